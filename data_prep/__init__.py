@@ -1,0 +1,1 @@
+"""Turn raw files into a prepared dataset: images.npy, examples.csv, manifest.json."""

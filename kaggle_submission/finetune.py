@@ -1,0 +1,69 @@
+"""Fine-tune the original model on the retain set and let the forget set fade.
+
+Source: the competition's baseline; report, sections 4.1 and 5.4.
+"""
+
+import torch
+from torch import nn
+
+# SETTINGS
+EPOCHS = 1  # more lose accuracy on MUFAC (report, section 5.4)
+LR = 1e-4  # Adam; the report's choice for MUFAC
+WEIGHT_DECAY = 5e-3  # coupled, inside Adam, as in the report
+CLASS_WEIGHTS = False  # True: cross-entropy weighted by n / (n_classes * n_of_class), from the retain labels
+
+# METHOD
+
+
+def finetune(net, loader, criterion):
+    """Minimise `criterion` over EPOCHS passes through `loader`."""
+    device = device_of(net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    for _ in range(EPOCHS):
+        for batch in loader:
+            images, labels = unpack(batch, device)
+            if len(labels) < 2:
+                continue  # batch normalisation cannot use a single picture
+            loss = criterion(net(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+# PLUMBING
+
+
+def device_of(net):
+    """Return the device that the net lies on."""
+    return next(net.parameters()).device
+
+
+def unpack(batch, device):
+    """Return pictures and labels of a batch, which is a dict as on Kaggle or a tuple, on `device`."""
+    if isinstance(batch, dict):
+        images, labels = batch["image"], batch["age_group"]
+    else:
+        images, labels = batch[0], batch[1]
+    return images.to(device), labels.to(device)
+
+
+def labels_of(dataset):
+    """Return all labels of a map-style dataset, int64 ``[n]``."""
+    items = (dataset[index] for index in range(len(dataset)))
+    return torch.tensor([int(item["age_group"] if isinstance(item, dict) else item[1]) for item in items])
+
+
+def class_weights(net, loader):
+    """Return n / (n_classes * n_of_class) of each class on the net's device; 0 for a class without pictures."""
+    n_classes = net.fc.out_features
+    counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).float()
+    weights = torch.where(counts > 0, counts.sum() / (n_classes * counts.clamp(min=1)), 0.0)
+    return weights.to(device_of(net))
+
+
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    """Unlearn in place: see the top of the file."""
+    net.train()
+    weights = class_weights(net, retain_loader) if CLASS_WEIGHTS else None
+    finetune(net, retain_loader, nn.CrossEntropyLoss(weight=weights))
+    net.eval()

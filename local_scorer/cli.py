@@ -1,0 +1,173 @@
+"""Commands of ``python -m local_scorer``. The only module here that prints."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from local_scorer import report
+from local_scorer.store import RunFolder
+
+DONE, PROBLEM, ENTRY_NOT_SCORED, INTERRUPTED = 0, 1, 3, 130
+DEFAULT_OUT = Path("runs/default")
+DEFAULT_DATA = Path("data/synthetic")  # made on the first run
+ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
+
+EXIT_CODES = """exit codes: 0 every entry scored; 1 the run stopped (one sentence says why); 2 wrong usage;
+3 an entry failed or was rejected; 130 interrupted (run the same command again to go on)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; a user's mistake gets one sentence, not a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = _parser().parse_args(arguments)
+    args.command_line = "python -m local_scorer " + shlex.join(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
+    try:
+        return args.run(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return PROBLEM
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished jobs are kept: run the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def leaderboard(args: argparse.Namespace) -> int:
+    """Run entries N times each and print the leaderboard."""
+    from local_scorer import leaderboard as run_room  # imports torch, which `report` and `ls` do without
+
+    folder = RunFolder(args.out)
+    settings = run_room.Settings(
+        data=_data_folder(args),
+        n_models=args.models,
+        recipe=args.recipe,
+        width=args.width,
+        rules=args.rules,
+        device=args.device,
+        workers=args.workers,
+        seed=args.seed,
+    )
+    entries = [Path(entry) for entry in args.entries] or _all_entries()
+    board = run_room.run(settings, entries, folder, args.command_line)
+    return _show(folder, board)
+
+
+def show_report(args: argparse.Namespace) -> int:
+    """Print the leaderboard of a run folder from its stored arrays, without torch."""
+    folder = RunFolder(args.folder)
+    record = report.load_record(folder)
+    return _show(folder, report.collect(folder, record, args.rules))
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Check an entry on tiny data and say how to mend what fails."""
+    from local_scorer import validate as validate_room
+
+    checks = validate_room.validate(Path(args.entry))
+    for check in checks:
+        print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}{'' if check.passed else ': ' + check.fix}")
+    failed = sum(not check.passed for check in checks)
+    print(f"{args.entry}: {len(checks) - failed} of {len(checks)} checks passed.")
+    return ENTRY_NOT_SCORED if failed else DONE
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """List the run folders below a folder."""
+    records = sorted(Path(args.folder).rglob("run.json"))
+    if not records:
+        print(f"No runs below {args.folder}. Make one with 'python -m local_scorer leaderboard'.")
+    for path in records:
+        folder = RunFolder(path.parent)
+        record = report.load_record(folder)
+        names = ", ".join(entry["name"] for entry in record.entries)
+        keys = [record.original, *record.retrained, *record.ceiling]
+        keys += [key for entry in record.entries for key in entry["keys"]]
+        done = sum(folder.result_path(key).is_file() for key in keys)
+        print(f"{path.parent}: {record.data['name']}, N={record.n_models}, {done}/{len(keys)} jobs: {names}")
+    return DONE
+
+
+def _show(folder: RunFolder, board: report.Leaderboard) -> int:
+    paths = report.write(folder, board)
+    print(report.table(board))
+    for row in board.rows:
+        if row.details:
+            print(f"\nLast lines of {row.entry}:\n{row.details}")
+    print(f"\nWritten: {', '.join(map(str, paths))}")
+    return DONE if board.all_scored else ENTRY_NOT_SCORED
+
+
+def _data_folder(args: argparse.Namespace) -> Path:
+    if args.data is not None:
+        return Path(args.data)
+    from data_prep import synthetic
+
+    folder = DEFAULT_DATA if args.size == 32 else DEFAULT_DATA.with_name(f"synthetic-{args.size}")
+    if not (folder / "manifest.json").is_file():
+        print(f"Making the built-in data set in {folder} ...", file=sys.stderr)
+        synthetic.prepare(folder, size=args.size)
+    return folder
+
+
+def _all_entries() -> list[Path]:
+    return sorted(path for path in ENTRIES.glob("*.py") if not path.name.startswith("_"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m local_scorer",
+        description="Score machine-unlearning entries at home.",
+        epilog="example: python -m local_scorer leaderboard kaggle_submission/finetune.py --models 10",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, function, example in (
+        ("leaderboard", leaderboard, "python -m local_scorer leaderboard --models 10 --out runs/first"),
+        ("score", leaderboard, "python -m local_scorer score my_entry.py --data data/mufac32 --models 10"),
+    ):
+        command = _command(commands, name, function, f"{example}\n\n{EXIT_CODES}")
+        if name == "score":
+            command.add_argument("entries", metavar="ENTRY", nargs=1, help="an entry file")
+        else:
+            command.add_argument(
+                "entries", metavar="ENTRY", nargs="*", help="entry files (default: all in kaggle_submission/)"
+            )
+        _add_run_arguments(command)
+    command = _command(commands, "validate", validate, "python -m local_scorer validate my_entry.py")
+    command.add_argument("entry", metavar="ENTRY")
+    command = _command(commands, "report", show_report, "python -m local_scorer report runs/default")
+    command.add_argument("folder", metavar="DIR", help="the --out folder of a run")
+    command.add_argument("--rules", choices=report.RULES, help="default: those of the run")
+    command = _command(commands, "ls", list_runs, "python -m local_scorer ls runs")
+    command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
+    return parser
+
+
+def _command(commands, name, function, example: str) -> argparse.ArgumentParser:
+    summary = function.__doc__.splitlines()[0] if name != "score" else "Score one entry: a leaderboard of one."
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=function)
+    return command
+
+
+def _add_run_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set, made when missing)")
+    add("--models", type=int, default=10, metavar="N", help="models per entry (competition: 512; default: 10)")
+    add("--recipe", default="quick", help="how models are trained: competition, report or quick (default)")
+    add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
+    add("--size", type=int, default=32, help="pixels of the built-in set (default: 32); see --data otherwise")
+    add("--rules", choices=report.RULES, default="official", help="which metric (default: official)")
+    add("--workers", type=int, default=0, metavar="W", help="jobs at a time (default: one per core or GPU)")
+    add("--device", default="cpu", help="cpu (default) or cuda")
+    add("--seed", type=int, default=0, help="all randomness follows from it (default: 0)")
+    add("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"run folder (default: {DEFAULT_OUT})")

@@ -1,0 +1,81 @@
+"""The competition's contract: a file with ``unlearning(net, retain_loader, forget_loader, val_loader)``.
+
+The function changes `net` in place; what it returns is ignored. Loading an entry runs its code, so only a
+job's own process does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+ARGUMENTS = ("net", "retain_loader", "forget_loader", "val_loader")
+
+
+class EntryError(ValueError):
+    """The file is not an entry. The message says what is wrong and how to mend it."""
+
+
+def entry_name(path: Path | str) -> str:
+    """Return the name that an entry has on the leaderboard: its file name without the suffix."""
+    return Path(path).stem
+
+
+def read_source(path: Path | str) -> str:
+    """Return the text of an entry file.
+
+    Raises:
+        EntryError: there is no such file, or it is not a text file named ``*.py``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EntryError(f"There is no entry file {path}.")
+    if path.suffix != ".py":
+        raise EntryError(f"{path} is not a Python file: an entry is one file named *.py.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise EntryError(f"{path} is not UTF-8 text ({error}).") from error
+
+
+def source_hash(source: str) -> str:
+    """Return the SHA-256 of an entry's text, in hexadecimal."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def load_entry(path: Path | str) -> Callable[..., object]:
+    """Run the file and return its ``unlearning`` function.
+
+    Raises:
+        EntryError: the file has no such function, or the function does not take the contract's arguments.
+        Exception: whatever the entry's own top-level code raises.
+    """
+    path = Path(path)
+    read_source(path)
+    spec = importlib.util.spec_from_file_location("entry", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, "unlearning", None)
+    if not callable(function):
+        raise EntryError(f"The file defines no function unlearning({', '.join(ARGUMENTS)}).")
+    check_signature(function)
+    return function
+
+
+def check_signature(function: Callable[..., object]) -> None:
+    """Check that `function` can be called as the competition's loop called it: four arguments by position.
+
+    Raises:
+        EntryError: it cannot.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*ARGUMENTS)
+    except TypeError as error:
+        raise EntryError(
+            f"Wrong signature unlearning{signature}: it must be callable as "
+            f"unlearning({', '.join(ARGUMENTS)}) ({error})."
+        ) from None

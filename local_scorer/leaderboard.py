@@ -1,0 +1,180 @@
+"""One run from data and entries to a leaderboard: plan the jobs, have them done, collect their arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import data_prep.dataset
+from local_scorer import contract, pool, report, store
+from local_scorer.contract import EntryError
+from local_scorer.executor import LocalExecutor
+from local_scorer.jobs import Job
+from local_scorer.models import RECIPES, WIDTHS
+from local_scorer.report import Leaderboard, RunRecord
+from local_scorer.score import TIME_LIMIT
+from local_scorer.store import RunFolder
+
+FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of, besides its entries.
+
+    Attributes:
+        data: folder of a prepared dataset.
+        n_models: N, the number of unlearned and of retrained models.
+        recipe: name of a recipe in `models.RECIPES`.
+        width: channels in the stem of the ResNet-18.
+        rules: "official" or "notebook".
+        device: "cpu" or "cuda".
+        workers: jobs at a time; 0 for one per core, or one per GPU.
+        seed: every job's seed follows from it.
+    """
+
+    data: Path
+    n_models: int = 10
+    recipe: str = "quick"
+    width: int = 16
+    rules: str = "official"
+    device: str = "cpu"
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_models < 3:
+            raise ValueError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
+        if self.recipe not in RECIPES:
+            raise ValueError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
+        if self.width not in WIDTHS:
+            raise ValueError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {self.width}.")
+        if self.rules not in report.RULES:
+            raise ValueError(f"Unknown rules {self.rules!r}: expected one of {', '.join(report.RULES)}.")
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, found {self.workers}.")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"--device must be cpu or cuda, found {self.device!r}.")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no GPU here. Use --device cpu.")
+
+
+def run(
+    settings: Settings,
+    entries: Sequence[Path],
+    folder: RunFolder,
+    command: str = "",
+    show_progress: bool = True,
+) -> Leaderboard:
+    """Run everything that is missing and return the leaderboard.
+
+    Raises:
+        ValueError: the data set cannot be used, or two entries have the same name.
+        RuntimeError: training a model failed.
+    """
+    data = data_prep.dataset.load(settings.data)
+    for split in ("retain", "forget", "test"):
+        if not len(data.rows(split)):
+            raise ValueError(f"{settings.data} has no pictures in its {split} split: nothing can be scored.")
+    names = [contract.entry_name(path) for path in entries]
+    if len(set(names)) < len(names) or {report.FLOOR, report.CEILING} & set(names):
+        raise ValueError("Every entry needs a file name of its own (and not that of a reference row).")
+
+    base = Job(
+        role="original",
+        index=0,
+        data=str(settings.data),
+        fingerprint=data.fingerprint,
+        recipe=RECIPES[settings.recipe],
+        width=settings.width,
+        seed=settings.seed,
+        device=settings.device,
+    )
+    retrained = _copies(base, settings.n_models, role="retrained")
+    ceiling = _copies(base, settings.n_models, role="ceiling")
+    planned = [_plan_entry(base, path, folder, settings.n_models) for path in entries]
+    unlearned = [job for _, jobs in planned for job in jobs]
+    trained = [base, *retrained, *ceiling]
+    record = RunRecord(
+        rules=settings.rules,
+        n_models=settings.n_models,
+        data=_describe(data),
+        settings={
+            "recipe": asdict(base.recipe),
+            "width": settings.width,
+            "size": data.size,
+            "seed": settings.seed,
+            "device": settings.device,
+            "workers": _workers(settings),
+        },
+        original=base.key,
+        retrained=[job.key for job in retrained],
+        ceiling=[job.key for job in ceiling],
+        entries=[
+            {**described, "keys": [job.key for job in jobs]} for described, jobs in planned
+        ],
+        provenance={"command": command, "environment": store.environment()},
+    )
+    report.save_record(folder, record)
+    _have_done(trained, unlearned, settings, folder, show_progress)
+    return report.collect(folder, record)
+
+
+def _have_done(
+    trained: list[Job], unlearned: list[Job], settings: Settings, folder: RunFolder, show_progress: bool
+) -> None:
+    """Train first: the time limit of the entries follows from the retrained models."""
+    workers = _workers(settings)
+    done = sum(job.is_done(folder) for job in [*trained, *unlearned])
+    progress = pool.Progress(len(trained) + len(unlearned), done, workers, show_progress)
+    try:
+        executor = LocalExecutor(folder, settings.device, workers)
+        pool.run(trained, folder, executor, progress, later=unlearned)
+        seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role == "retrained"]
+        limit = FAR_OVER * TIME_LIMIT * sum(seconds) / len(seconds)
+        executor = LocalExecutor(folder, settings.device, workers)
+        pool.run(unlearned, folder, executor, progress, limit=limit)
+    finally:
+        progress.close()
+
+
+def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
+    return [replace(base, index=index, **changes) for index in range(count)]
+
+
+def _plan_entry(
+    base: Job, path: Path, folder: RunFolder, n_models: int
+) -> tuple[dict[str, Any], list[Job]]:
+    """Return the entry's description for the record, and its jobs: none if the file cannot be read."""
+    name = contract.entry_name(path)
+    try:
+        source = contract.read_source(path)
+    except EntryError as error:
+        return {"name": name, "hash": None, "error": str(error)}, []
+    digest = contract.source_hash(source)
+    folder.keep_entry(source, digest)
+    jobs = _copies(base, n_models, role="unlearned", entry=name, entry_hash=digest)
+    return {"name": name, "hash": digest}, jobs
+
+
+def _describe(data: data_prep.dataset.PreparedDataset) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "class_names": data.class_names,
+        "counts": {split: len(data.rows(split)) for split in data_prep.dataset.SPLITS},
+        "settings": data.manifest["settings"],
+        "seed": data.manifest["seed"],
+    }
+
+
+def _workers(settings: Settings) -> int:
+    if settings.workers:
+        return settings.workers
+    if settings.device == "cuda":
+        return torch.cuda.device_count()
+    return store.usable_cores()

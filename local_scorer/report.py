@@ -1,0 +1,373 @@
+"""Leaderboards from finished arrays: rows, table, CSV and JSON. Needs no torch and no data set.
+
+``run.json`` in the run folder says which finished jobs make up the run; everything else is in their files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from local_scorer import score
+from local_scorer.score import TIME_LIMIT, ModelSet
+from local_scorer.store import Failure, RunFolder, write_atomically
+
+SCHEMA = 1
+RULES = ("official", "notebook")
+FLOOR, CEILING = "no unlearning", "retrained"  # entries' names of the two reference rows
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Which jobs make up a run: the content of ``run.json``.
+
+    Attributes:
+        data: name, fingerprint, number of pictures per split and class names of the prepared dataset.
+        settings: recipe, width, seed, device, workers, picture size.
+        original: key of the job that trained the original.
+        retrained, ceiling: keys of the two sets of N retrained models.
+        entries: per entry, name, source hash and the keys of its N runs.
+        provenance: environment and command.
+    """
+
+    rules: str
+    n_models: int
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    original: str
+    retrained: list[str]
+    ceiling: list[str]
+    entries: list[dict[str, Any]]
+    provenance: dict[str, Any]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the leaderboard.
+
+    Attributes:
+        entry: name of the entry's file, or one of the reference rows `FLOOR` and `CEILING`.
+        status: "scored", "rejected" (over the time limit) or "failed".
+        reason: why it was rejected or failed, else empty.
+        score: final score; None unless scored.
+        score_low, score_high: interval of the score; None until it is computed.
+        share_of_ceiling: score as a share of the row "retrained".
+        forgetting_quality: F.
+        retain_accuracy, forget_accuracy, test_accuracy: mean over models, shares from 0 to 1.
+        retain_ratio, test_ratio: mean accuracy over that of the retrained models.
+        seconds: mean wall-clock seconds of ``unlearning()`` (of training, for "retrained").
+        time_ratio: mean wall-clock seconds over those of retraining; the limit is 0.2.
+        cpu_time_ratio: the same in CPU seconds.
+        n_models: models that were scored.
+        details: the last lines of an entry's exception.
+    """
+
+    entry: str
+    status: str
+    reason: str = ""
+    score: float | None = None
+    score_low: float | None = None
+    score_high: float | None = None
+    share_of_ceiling: float | None = None
+    forgetting_quality: float | None = None
+    retain_accuracy: float | None = None
+    forget_accuracy: float | None = None
+    test_accuracy: float | None = None
+    retain_ratio: float | None = None
+    test_ratio: float | None = None
+    seconds: float | None = None
+    time_ratio: float | None = None
+    cpu_time_ratio: float | None = None
+    n_models: int = 0
+    details: str = ""
+
+    @property
+    def is_reference(self) -> bool:
+        return self.entry in (FLOOR, CEILING)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All that ``leaderboard.json`` holds; `rows` are sorted by score, rejected and failed ones last.
+
+    Attributes:
+        to_forget: see `score.something_to_forget`; in standard deviations of the retrained models.
+        notes: sentences that a reader of the table needs.
+    """
+
+    data: dict[str, Any]
+    rules: str
+    n_models: int
+    to_forget: float
+    notes: tuple[str, ...]
+    provenance: dict[str, Any]
+    rows: tuple[Row, ...]
+    schema: int = SCHEMA
+
+    @property
+    def all_scored(self) -> bool:
+        return all(row.status == "scored" for row in self.rows)
+
+
+def save_record(folder: RunFolder, record: RunRecord) -> None:
+    write_atomically(folder.root / "run.json", (json.dumps(asdict(record), indent=2) + "\n").encode())
+
+
+def load_record(folder: RunFolder) -> RunRecord:
+    """Read ``run.json``.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    path = folder.root / "run.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder.root} holds no run: it has no run.json. "
+            "Make one with 'python -m local_scorer leaderboard --out DIR'."
+        )
+    try:
+        record = RunRecord(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Run the leaderboard again.") from error
+    if record.schema != SCHEMA:
+        raise ValueError(f"{path} has schema {record.schema}, this version reads {SCHEMA}. Run it again.")
+    return record
+
+
+def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> Leaderboard:
+    """Score every entry of a run from its stored arrays.
+
+    Args:
+        rules: "official" or "notebook"; the run's own by default.
+
+    Raises:
+        ValueError: results of the original or the retrained models are missing or damaged.
+    """
+    rules = rules or record.rules
+    if rules not in RULES:
+        raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
+    original = _models(folder, [record.original])
+    retrained = _models(folder, record.retrained)
+    second = _models(folder, record.ceiling)
+    top = score.final_score(second, retrained, rules)
+    rows = [
+        _scored_row(CEILING, second, retrained, rules, top.score),
+        _scored_row(FLOOR, original.repeated(record.n_models), retrained, rules, top.score, trained=False),
+        *(_entry_row(folder, entry, retrained, rules, top.score) for entry in record.entries),
+    ]
+    rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
+    to_forget = score.something_to_forget(original, retrained)
+    notes = [
+        note
+        for note in (
+            score.small_n_note(record.n_models),
+            score.zero_spread_note(rules),
+            _worker_note(folder, record),
+        )
+        if note
+    ]
+    if to_forget < 0.5:
+        notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
+    return Leaderboard(
+        record.data, rules, record.n_models, to_forget, tuple(notes),
+        {**record.provenance, "settings": record.settings}, tuple(rows),
+    )  # fmt: skip
+
+
+def table(board: Leaderboard) -> str:
+    """Return the leaderboard as text, at most 100 columns wide."""
+    settings = board.provenance["settings"]
+    header = ("entry", "score", "of ceiling", "F", "retain", "test", "time", "N", "status")
+    lines = [
+        (
+            row.entry,
+            _number(row.score, 4),
+            _percent(row.share_of_ceiling),
+            _number(row.forgetting_quality, 4),
+            _number(row.retain_ratio, 3),
+            _number(row.test_ratio, 3),
+            _percent(row.time_ratio, 1),
+            str(row.n_models) if row.n_models else "-",
+            row.status if not row.is_reference else {FLOOR: "floor", CEILING: "ceiling"}[row.entry],
+        )
+        for row in board.rows
+    ]
+    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+    text = [
+        f"{board.data['name']}: {board.data['counts']['forget']} pictures to forget, "
+        f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
+        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}, {board.rules} rules, "
+        f"N={board.n_models}",
+        f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
+        "standard deviations",
+        "of the retrained models above theirs (median over examples).",
+        "",
+        _line(header, widths),
+        _line(["-" * width for width in widths], widths),
+        *(_line(line, widths) for line in lines),
+        "",
+        "score = F x retain x test; retain and test accuracy as ratios to the retrained models; time as a share "
+        f"of retraining, limit {TIME_LIMIT:.0%}.",
+    ]
+    text += [f"{row.entry}: {row.status}. {row.reason}" for row in board.rows if row.reason]
+    text += [f"Note: {note}" for note in board.notes]
+    return "\n".join(text)
+
+
+def to_json(board: Leaderboard) -> str:
+    """Return ``leaderboard.json``: schema, data, rules, n_models, to_forget, notes, provenance, rows."""
+    return json.dumps(_without_nan(asdict(board)), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_csv(board: Leaderboard) -> str:
+    """Return ``leaderboard.csv``: one line a row, columns as the fields of `Row` except the details."""
+    names = [field.name for field in fields(Row) if field.name != "details"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, "rules"])
+    for row in board.rows:
+        values = _without_nan([getattr(row, name) for name in names])
+        writer.writerow(["" if value is None else value for value in values] + [board.rules])
+    return buffer.getvalue()
+
+
+def write(folder: RunFolder, board: Leaderboard) -> list[Path]:
+    """Write leaderboard.csv and leaderboard.json into the run folder; return their paths."""
+    paths = []
+    for name, text in (("leaderboard.csv", to_csv(board)), ("leaderboard.json", to_json(board))):
+        path = folder.root / name
+        write_atomically(path, text.encode())
+        paths.append(path)
+    return paths
+
+
+def _models(folder: RunFolder, keys: Sequence[str]) -> ModelSet:
+    try:
+        results = [folder.load_result(key) for key in keys]
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{error.filename} is missing: the run is not finished. Run the same leaderboard command again."
+        ) from error
+    return ModelSet(
+        logits=np.stack([result.logits["forget"] for result in results]),
+        labels=results[0].labels["forget"],
+        retain_accuracy=np.array([result.accuracy["retain"] for result in results]),
+        forget_accuracy=np.array([result.accuracy["forget"] for result in results]),
+        test_accuracy=np.array([result.accuracy["test"] for result in results]),
+        wall_seconds=np.array([result.wall_seconds for result in results]),
+        cpu_seconds=np.array([result.cpu_seconds for result in results]),
+    )
+
+
+def _entry_row(
+    folder: RunFolder, entry: dict[str, Any], retrained: ModelSet, rules: str, ceiling: float
+) -> Row:
+    if entry.get("error"):
+        return Row(entry["name"], "failed", entry["error"])
+    missing = [key for key in entry["keys"] if not folder.result_path(key).is_file()]
+    for key in missing:
+        failure = folder.load_failure(key)
+        if failure:
+            return _failed_row(entry, entry["keys"].index(key), failure, float(retrained.wall_seconds.mean()))
+    if missing:
+        return Row(entry["name"], "failed", f"{len(missing)} of its {len(entry['keys'])} runs are not done.")
+    return _scored_row(entry["name"], _models(folder, entry["keys"]), retrained, rules, ceiling)
+
+
+def _failed_row(entry: dict[str, Any], index: int, failure: Failure, retraining_seconds: float) -> Row:
+    run = f"run {index + 1} of {len(entry['keys'])}"
+    if failure.kind == "time-out" and failure.seconds is not None:
+        ratio = score.time_ratio(failure.seconds, retraining_seconds)
+        reason = (
+            f"Stopped in {run} after {failure.seconds:.1f} s, {ratio:.0%} of the {retraining_seconds:.1f} s "
+            f"that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster."
+        )
+        return Row(entry["name"], "rejected", reason, seconds=failure.seconds, time_ratio=ratio)
+    reason = f"[{failure.kind}, {run}] {failure.reason}"
+    return Row(entry["name"], "failed", reason, details=failure.details)
+
+
+def _scored_row(
+    name: str, models: ModelSet, retrained: ModelSet, rules: str, ceiling: float, trained: bool = True
+) -> Row:
+    result = score.final_score(models, retrained, rules)
+    seconds = float(models.wall_seconds.mean()) if trained else 0.0
+    cpu_seconds = float(models.cpu_seconds.mean()) if trained else 0.0
+    ratio = score.time_ratio(seconds, float(retrained.wall_seconds.mean()))
+    rejected = name != CEILING and ratio > TIME_LIMIT
+    reason = ""
+    if rejected:
+        reason = (
+            f"unlearning() took {ratio:.1%} of the time of retraining, the limit is {TIME_LIMIT:.0%}. "
+            f"Without the limit its score would be {result.score:.4f}."
+        )
+    return Row(
+        entry=name,
+        status="rejected" if rejected else "scored",
+        reason=reason,
+        score=None if rejected else result.score,
+        share_of_ceiling=result.score / ceiling if ceiling > 0 and not rejected else None,
+        forgetting_quality=result.forgetting_quality,
+        retain_accuracy=float(models.retain_accuracy.mean()),
+        forget_accuracy=float(models.forget_accuracy.mean()),
+        test_accuracy=float(models.test_accuracy.mean()),
+        retain_ratio=result.retain_ratio,
+        test_ratio=result.test_ratio,
+        seconds=seconds,
+        time_ratio=ratio,
+        cpu_time_ratio=cpu_seconds / float(retrained.cpu_seconds.mean()),
+        n_models=models.n_models,
+    )
+
+
+def _worker_note(folder: RunFolder, record: RunRecord) -> str | None:
+    """Say so if entries and retrained models were timed with different numbers of workers."""
+    finished = [
+        [key for key in keys if folder.result_path(key).is_file()]
+        for keys in (record.retrained, [key for entry in record.entries for key in entry["keys"]])
+    ]
+    counts = [{folder.load_result(key).header.get("workers") for key in keys} for keys in finished]
+    if len(counts[0] | counts[1]) <= 1 or not counts[1]:
+        return None
+    return (
+        f"Retrained models were timed with {_listed(counts[0])} worker(s), entries with "
+        f"{_listed(counts[1])}: compare times with care (cpu_time_ratio suffers less), or use another --out."
+    )
+
+
+def _listed(counts: set[Any]) -> str:
+    return " and ".join(str(count) for count in sorted(counts, key=str))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    middle = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([first, *middle, cells[-1]]).rstrip()
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not know, by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

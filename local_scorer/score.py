@@ -1,0 +1,145 @@
+"""From the arrays of N unlearned and N retrained models to one score and what is needed to read it.
+
+    score = F x RA_U / RA_R x TA_U / TA_R
+
+F is the forgetting quality, RA and TA are mean retain and test accuracy, U the unlearned and R the retrained
+models (organisers' metric report; report, section 5.3). The ratios are not capped at 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from local_scorer import metric
+
+ENOUGH_MODELS = 64  # below, scores hardly rank entries: see `small_n_note`
+TIME_LIMIT = 0.20  # of retraining from scratch (organisers' metric report; report, section 5.3)
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """What N models of one kind left behind.
+
+    Attributes:
+        logits: float32 ``[n_models, n_forget, n_classes]`` on the forget set.
+        labels: int64 ``[n_forget]``, the true age groups.
+        retain_accuracy, forget_accuracy, test_accuracy: float64 ``[n_models]``, shares from 0 to 1.
+        wall_seconds, cpu_seconds: float64 ``[n_models]``, of training or of ``unlearning()``.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    retain_accuracy: np.ndarray
+    forget_accuracy: np.ndarray
+    test_accuracy: np.ndarray
+    wall_seconds: np.ndarray
+    cpu_seconds: np.ndarray
+
+    @property
+    def n_models(self) -> int:
+        return len(self.logits)
+
+    def repeated(self, n_models: int) -> ModelSet:
+        """Return `n_models` copies of a set of one model."""
+        arrays = {
+            field.name: np.repeat(getattr(self, field.name), n_models, axis=0)
+            for field in fields(self)
+            if field.name != "labels"
+        }
+        return ModelSet(labels=self.labels, **arrays)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A final score and its three factors."""
+
+    score: float
+    forgetting_quality: float
+    retain_ratio: float
+    test_ratio: float
+
+
+def statistic(models: ModelSet, rules: str) -> np.ndarray:
+    """Return the number per model and forget example that the rules compare, ``[n_models, n_forget]``."""
+    if rules == "official":
+        return metric.logit_scaled_confidence(models.logits, models.labels)
+    return metric.own_prediction_loss(models.logits)
+
+
+def final_score(unlearned: ModelSet, retrained: ModelSet, rules: str = "official") -> Score:
+    """Score N unlearned models against N retrained ones.
+
+    Raises:
+        ValueError: the sets belong to different forget sets, or the retrained models predict nothing right.
+    """
+    if not np.array_equal(unlearned.labels, retrained.labels):
+        raise ValueError("The unlearned and the retrained models were evaluated on different forget sets.")
+    epsilons = metric.epsilons(statistic(unlearned, rules), statistic(retrained, rules), rules=rules)
+    quality = metric.forgetting_quality(epsilons, n_models=unlearned.n_models, rules=rules)
+    retain_ratio = _ratio(unlearned.retain_accuracy, retrained.retain_accuracy, "retain")
+    test_ratio = _ratio(unlearned.test_accuracy, retrained.test_accuracy, "test")
+    return Score(quality * retain_ratio * test_ratio, quality, retain_ratio, test_ratio)
+
+
+def time_ratio(unlearning_seconds: float, retraining_seconds: float) -> float:
+    """Return unlearning time as a share of retraining time; above `TIME_LIMIT` an entry is rejected.
+
+    Raises:
+        ValueError: the retraining time is not positive.
+
+    >>> time_ratio(3.0, 20.0)
+    0.15
+    """
+    if not retraining_seconds > 0:
+        raise ValueError(f"The retraining time must be positive, found {retraining_seconds} seconds.")
+    return unlearning_seconds / retraining_seconds
+
+
+def something_to_forget(original: ModelSet, retrained: ModelSet) -> float:
+    """Return by how many standard deviations the original's confidence lies above the retrained models'.
+
+    The confidence is the official, logit-scaled one on the true label; the standard deviation is that of the
+    retrained models, per example; the result is the median over the forget set. Near 0 the original remembers
+    nothing that retraining would not give back, and no score on this data ranks anything.
+    """
+    ours = statistic(original, "official").mean(axis=0)
+    theirs = statistic(retrained, "official")
+    spread = theirs.std(axis=0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.nanmedian((ours - theirs.mean(axis=0)) / spread))
+
+
+def small_n_note(n_models: int) -> str | None:
+    """Return a warning if N is too small to rank good entries, else None."""
+    if n_models >= ENOUGH_MODELS:
+        return None
+    return (
+        f"N={n_models} is too few to rank good entries: at N=10, perfect unlearning and unlearning that is "
+        "off by one standard deviation differ by a factor of only 1.4 in F; at N=512, by ten. Use --models 64 "
+        "or more before you trust an order."
+    )
+
+
+def zero_spread_note(rules: str) -> str:
+    """Say what the metric does to N equal models, such as the row 'no unlearning'."""
+    if rules == "official":
+        return (
+            "'no unlearning' is N copies of one model: zero spread beside the retrained models' spread gives "
+            "epsilon 50 and no points, whatever the model."
+        )
+    return (
+        "'no unlearning' is N copies of one model: the notebook rules do not treat zero spread apart, so its "
+        "score is what a single threshold makes of one point against N."
+    )
+
+
+def _ratio(unlearned: np.ndarray, retrained: np.ndarray, split: str) -> float:
+    denominator = float(np.mean(retrained))
+    if not denominator > 0:
+        raise ValueError(
+            f"The retrained models have {split} accuracy {denominator}: no ratio can be formed. "
+            f"Check the {split} split and the training recipe."
+        )
+    return float(np.mean(unlearned)) / denominator

@@ -1,0 +1,266 @@
+"""The run folder: finished jobs under content keys, written atomically, read without pickle.
+
+    out/jobs/KEY.npz      a finished job: its presence means that it is done
+    out/jobs/KEY.json     a failed job: what went wrong, replaced when the job is tried again
+    out/weights/KEY.pt    weights of an original model (state dict)
+    out/entries/HASH.py   the exact text of each entry that was run
+    out/logs/KEY.log      what a job printed
+    out/work/             locks and half-done things; safe to delete when nothing runs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs at once then do some work twice, and still agree
+    fcntl = None
+
+SCHEMA = 1
+ACCURACIES = ("retain", "forget", "validation", "test")
+LOGITS = ("forget", "validation", "test")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a finished job leaves behind.
+
+    Attributes:
+        header: key, role, index, entry, seed, device, workers, threads, recipe and environment.
+        logits: split name -> float32 ``[n_split, n_classes]``, for the splits in `LOGITS`.
+        labels: split name -> int64 ``[n_split]``, for the splits in `LOGITS`.
+        accuracy: split name -> share of pictures whose age group is predicted, for `ACCURACIES`.
+        wall_seconds, cpu_seconds: of training or of ``unlearning()`` alone.
+    """
+
+    header: dict[str, Any]
+    logits: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    accuracy: dict[str, float]
+    wall_seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no result. `kind` is one of: exception, signature, weights, time-out, memory, killed."""
+
+    kind: str
+    reason: str
+    details: str = ""
+    seconds: float | None = None
+
+
+def content_key(content: dict[str, Any]) -> str:
+    """Return a short hash that is equal for equal content.
+
+    >>> content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """Results, weights, locks and logs of one ``--out`` folder."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root} is a file; name a folder with --out.")
+
+    def result_path(self, key: str) -> Path:
+        return self.root / "jobs" / f"{key}.npz"
+
+    def weights_path(self, key: str) -> Path:
+        return self.root / "weights" / f"{key}.pt"
+
+    def log_path(self, key: str) -> Path:
+        return self.root / "logs" / f"{key}.log"
+
+    def save_result(self, key: str, result: JobResult) -> Path:
+        """Write a finished job under its key."""
+        arrays: dict[str, np.ndarray] = {
+            "header": np.array(json.dumps({**result.header, "schema": SCHEMA, "key": key}, sort_keys=True)),
+            "wall_seconds": np.float64(result.wall_seconds),
+            "cpu_seconds": np.float64(result.cpu_seconds),
+        }
+        for split in LOGITS:
+            arrays[f"{split}_logits"] = result.logits[split].astype(np.float32, copy=False)
+            arrays[f"{split}_labels"] = result.labels[split].astype(np.int64, copy=False)
+        for split in ACCURACIES:
+            arrays[f"{split}_accuracy"] = np.float64(result.accuracy[split])
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(self.result_path(key), buffer.getvalue())
+        (self.root / "jobs" / f"{key}.json").unlink(missing_ok=True)
+        return self.result_path(key)
+
+    def load_result(self, key: str) -> JobResult:
+        """Read a finished job.
+
+        Raises:
+            FileNotFoundError: the job is not done.
+            ValueError: the file is damaged.
+        """
+        path = self.result_path(key)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(str(arrays["header"]))
+                if header.get("key") != key:
+                    raise ValueError("it belongs to another job")
+                return JobResult(
+                    header=header,
+                    logits={split: arrays[f"{split}_logits"] for split in LOGITS},
+                    labels={split: arrays[f"{split}_labels"] for split in LOGITS},
+                    accuracy={split: float(arrays[f"{split}_accuracy"]) for split in ACCURACIES},
+                    wall_seconds=float(arrays["wall_seconds"]),
+                    cpu_seconds=float(arrays["cpu_seconds"]),
+                )
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Delete it and run the same command again: "
+                "only this job is redone."
+            ) from error
+
+    def is_done(self, key: str, needs_weights: bool = False) -> bool:
+        """Say whether a job is finished; a damaged result is moved aside and counts as not done."""
+        if not self.result_path(key).is_file() or (needs_weights and not self.weights_path(key).is_file()):
+            return False
+        try:
+            self.load_result(key)
+        except ValueError:
+            self.result_path(key).replace(self.result_path(key).with_suffix(".damaged"))
+            return False
+        except FileNotFoundError:
+            return False
+        return True
+
+    def save_failure(self, key: str, failure: Failure) -> None:
+        text = json.dumps(asdict(failure), indent=2, ensure_ascii=False)
+        write_atomically(self.root / "jobs" / f"{key}.json", text.encode())
+
+    def load_failure(self, key: str) -> Failure | None:
+        """Return why a job failed, or None if it has not failed."""
+        path = self.root / "jobs" / f"{key}.json"
+        try:
+            return Failure(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, TypeError) as error:
+            return Failure("killed", f"The record of this failure, {path}, cannot be read ({error}).")
+
+    def keep_entry(self, source: str, digest: str) -> Path:
+        """Keep the text of an entry under its hash; jobs run this copy, so later edits do not reach them."""
+        path = self.root / "entries" / f"{digest}.py"
+        if not path.is_file() or path.read_text(encoding="utf-8") != source:
+            write_atomically(path, source.encode())
+        return path
+
+    def new_work_folder(self, key: str) -> Path:
+        """Make an empty scratch folder for one try at a job."""
+        (self.root / "work").mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self.root / "work"))
+
+    @staticmethod
+    def drop_work_folder(folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete the scratch folders of processes that have ended without doing so themselves."""
+        for folder in (self.root / "work").glob("*-*/"):
+            lock = self.try_lock(folder.name.partition("-")[0])
+            if lock is not None:
+                self.drop_work_folder(folder)
+                lock.close()
+
+    def try_lock(self, key: str) -> IO[str] | None:
+        """Take the lock of a job; None if another process holds it. Close the returned file to free it.
+
+        The operating system frees the lock when its holder ends, however that happens.
+        """
+        path = self.root / "work" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+
+def environment() -> dict[str, Any]:
+    """Return what a reader needs to know about the machine and the software that made a result."""
+    versions = {}
+    for package in ("torch", "torchvision", "numpy", "pandas", "scikit-learn"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor_name(),
+        "cores": usable_cores(),
+        "packages": versions,
+        "toolkit_commit": _toolkit_commit(),
+    }
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _toolkit_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
