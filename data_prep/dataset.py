@@ -110,8 +110,8 @@ def write(
         ValueError: the arrays do not fit together, or `out` already holds something else.
     """
     out = Path(out)
-    examples = examples.loc[:, list(COLUMNS)].reset_index(drop=True)
     _check_shapes(images, examples, class_names)
+    examples = examples.loc[:, list(COLUMNS)].reset_index(drop=True)
     _refuse_foreign_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
@@ -172,7 +172,7 @@ def load(folder: Path | str) -> PreparedDataset:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         examples = pd.read_csv(folder / "examples.csv", dtype={"image_id": str, "person_id": str, "source": str})
         _check_shapes(images, examples, manifest["class_names"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is damaged: {error} Prepare the data set again.") from error
     return PreparedDataset(folder, images, examples, manifest)
 

@@ -114,9 +114,7 @@ def run(
         original=base.key,
         retrained=[job.key for job in retrained],
         ceiling=[job.key for job in ceiling],
-        entries=[
-            {**described, "keys": [job.key for job in jobs]} for described, jobs in planned
-        ],
+        entries=[{**described, "keys": [job.key for job in jobs]} for described, jobs in planned],
         provenance={"command": command, "environment": store.environment()},
     )
     report.save_record(folder, record)
@@ -134,7 +132,7 @@ def _have_done(
     try:
         executor = LocalExecutor(folder, settings.device, workers)
         pool.run(trained, folder, executor, progress, later=unlearned)
-        seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role == "retrained"]
+        seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role != "original"]
         limit = FAR_OVER * TIME_LIMIT * sum(seconds) / len(seconds)
         executor = LocalExecutor(folder, settings.device, workers)
         pool.run(unlearned, folder, executor, progress, limit=limit)
@@ -146,9 +144,7 @@ def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
     return [replace(base, index=index, **changes) for index in range(count)]
 
 
-def _plan_entry(
-    base: Job, path: Path, folder: RunFolder, n_models: int
-) -> tuple[dict[str, Any], list[Job]]:
+def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tuple[dict[str, Any], list[Job]]:
     """Return the entry's description for the record, and its jobs: none if the file cannot be read."""
     name = contract.entry_name(path)
     try:

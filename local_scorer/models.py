@@ -46,9 +46,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         # google-deepmind/unlearning_evaluation, train_lib.py; last-epoch weights
-        Recipe(
-            "competition", "adam", 1e-4, 5e-3, 30, schedule="cosine", class_weights="inverse_count"
-        ),
+        Recipe("competition", "adam", 1e-4, 5e-3, 30, schedule="cosine", class_weights="inverse_count"),
         # Report, section 5.2. It does not name augmentation for MUFAC, but without any the model fits the
         # training set completely and not to the stated 78.5 %.
         Recipe("report", "adam", 5e-4, 5e-3, 36, augment=True),
@@ -114,8 +112,9 @@ def train(
     if recipe.optimizer not in ("adam", "sgd") or recipe.schedule not in ("constant", "cosine", "onecycle"):
         raise ValueError(f"Recipe {recipe.name!r} has an unknown optimizer or schedule.")
     device = images.device
-    images = images.contiguous(memory_format=torch.channels_last)
-    net.to(memory_format=torch.channels_last).train()
+    layout = _fastest_layout(net, images)
+    images = images.contiguous(memory_format=layout)
+    net.to(memory_format=layout).train()
     order = torch.Generator().manual_seed(seed)
     jitter = torch.Generator(device).manual_seed(seed)
     weights = None
@@ -156,12 +155,10 @@ def predict_logits(net: nn.Module, images: torch.Tensor, batch_size: int = 256) 
     Args:
         images: uint8 ``[n, 3, H, W]``, on the device of `net`.
     """
-    net.eval()
-    outputs = [
-        net(batch.float().contiguous(memory_format=torch.channels_last)).float().cpu()
-        for batch in images.split(batch_size)
-    ]
-    return torch.cat(outputs)
+    layout = _fastest_layout(net, images)
+    net.to(memory_format=layout).eval()
+    batches = (batch.float().contiguous(memory_format=layout) for batch in images.split(batch_size))
+    return torch.cat([net(batch).float().cpu() for batch in batches])
 
 
 def augmented(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -185,6 +182,12 @@ def augmented(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     )
     grid = functional.affine_grid(matrix, list(batch.shape), align_corners=False)
     return functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+
+
+def _fastest_layout(net: nn.Module, images: torch.Tensor) -> torch.memory_format:
+    """Channels last, except for wide nets and small pictures on a CPU, where it costs some 10 %."""
+    wide, small = net.conv1.out_channels >= 64, images.shape[-1] < 128
+    return torch.contiguous_format if images.device.type == "cpu" and wide and small else torch.channels_last
 
 
 def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

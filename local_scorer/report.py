@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from local_scorer.score import TIME_LIMIT, ModelSet
 from local_scorer.store import Failure, RunFolder, write_atomically
 
 SCHEMA = 1
+TABLE_WIDTH = 100
 RULES = ("official", "notebook")
 FLOOR, CEILING = "no unlearning", "retrained"  # entries' names of the two reference rows
 
@@ -158,11 +160,17 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
     original = _models(folder, [record.original])
     retrained = _models(folder, record.retrained)
     second = _models(folder, record.ceiling)
-    top = score.final_score(second, retrained, rules)
+    reference = _Reference(
+        retrained,
+        rules,
+        ceiling=score.final_score(second, retrained, rules).score,
+        wall_seconds=float(np.mean([retrained.wall_seconds, second.wall_seconds])),
+        cpu_seconds=float(np.mean([retrained.cpu_seconds, second.cpu_seconds])),
+    )
     rows = [
-        _scored_row(CEILING, second, retrained, rules, top.score),
-        _scored_row(FLOOR, original.repeated(record.n_models), retrained, rules, top.score, trained=False),
-        *(_entry_row(folder, entry, retrained, rules, top.score) for entry in record.entries),
+        _scored_row(CEILING, second, reference),
+        _scored_row(FLOOR, original.repeated(record.n_models), reference),
+        *(_entry_row(folder, entry, reference) for entry in record.entries),
     ]
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
     to_forget = score.something_to_forget(original, retrained)
@@ -184,7 +192,7 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
 
 
 def table(board: Leaderboard) -> str:
-    """Return the leaderboard as text, at most 100 columns wide."""
+    """Return the leaderboard as text; sentences are wrapped at `TABLE_WIDTH` columns."""
     settings = board.provenance["settings"]
     header = ("entry", "score", "of ceiling", "F", "retain", "test", "time", "N", "status")
     lines = [
@@ -205,22 +213,22 @@ def table(board: Leaderboard) -> str:
     text = [
         f"{board.data['name']}: {board.data['counts']['forget']} pictures to forget, "
         f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
-        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}, {board.rules} rules, "
-        f"N={board.n_models}",
+        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}; {board.rules} rules, "
+        f"N={board.n_models}.",
         f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
-        "standard deviations",
-        "of the retrained models above theirs (median over examples).",
+        "standard deviations of the retrained models above theirs (median over examples).",
         "",
         _line(header, widths),
         _line(["-" * width for width in widths], widths),
         *(_line(line, widths) for line in lines),
         "",
         "score = F x retain x test; retain and test accuracy as ratios to the retrained models; time as a share "
-        f"of retraining, limit {TIME_LIMIT:.0%}.",
+        f"of retraining, limit {TIME_LIMIT:.0%}; floor = N copies of the original, ceiling = a second set of N "
+        "retrained models.",
     ]
     text += [f"{row.entry}: {row.status}. {row.reason}" for row in board.rows if row.reason]
     text += [f"Note: {note}" for note in board.notes]
-    return "\n".join(text)
+    return "\n".join(textwrap.fill(line, TABLE_WIDTH, break_on_hyphens=False) for line in text)
 
 
 def to_json(board: Leaderboard) -> str:
@@ -268,19 +276,28 @@ def _models(folder: RunFolder, keys: Sequence[str]) -> ModelSet:
     )
 
 
-def _entry_row(
-    folder: RunFolder, entry: dict[str, Any], retrained: ModelSet, rules: str, ceiling: float
-) -> Row:
+@dataclass(frozen=True)
+class _Reference:
+    """What every row is held against; seconds are means over both sets of retrained models."""
+
+    retrained: ModelSet
+    rules: str
+    ceiling: float
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def _entry_row(folder: RunFolder, entry: dict[str, Any], reference: _Reference) -> Row:
     if entry.get("error"):
         return Row(entry["name"], "failed", entry["error"])
     missing = [key for key in entry["keys"] if not folder.result_path(key).is_file()]
     for key in missing:
         failure = folder.load_failure(key)
         if failure:
-            return _failed_row(entry, entry["keys"].index(key), failure, float(retrained.wall_seconds.mean()))
+            return _failed_row(entry, entry["keys"].index(key), failure, reference.wall_seconds)
     if missing:
         return Row(entry["name"], "failed", f"{len(missing)} of its {len(entry['keys'])} runs are not done.")
-    return _scored_row(entry["name"], _models(folder, entry["keys"]), retrained, rules, ceiling)
+    return _scored_row(entry["name"], _models(folder, entry["keys"]), reference)
 
 
 def _failed_row(entry: dict[str, Any], index: int, failure: Failure, retraining_seconds: float) -> Row:
@@ -296,13 +313,11 @@ def _failed_row(entry: dict[str, Any], index: int, failure: Failure, retraining_
     return Row(entry["name"], "failed", reason, details=failure.details)
 
 
-def _scored_row(
-    name: str, models: ModelSet, retrained: ModelSet, rules: str, ceiling: float, trained: bool = True
-) -> Row:
-    result = score.final_score(models, retrained, rules)
-    seconds = float(models.wall_seconds.mean()) if trained else 0.0
-    cpu_seconds = float(models.cpu_seconds.mean()) if trained else 0.0
-    ratio = score.time_ratio(seconds, float(retrained.wall_seconds.mean()))
+def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
+    result = score.final_score(models, reference.retrained, reference.rules)
+    seconds = 0.0 if name == FLOOR else float(models.wall_seconds.mean())
+    cpu_seconds = 0.0 if name == FLOOR else float(models.cpu_seconds.mean())
+    ratio = score.time_ratio(seconds, reference.wall_seconds)
     rejected = name != CEILING and ratio > TIME_LIMIT
     reason = ""
     if rejected:
@@ -315,7 +330,7 @@ def _scored_row(
         status="rejected" if rejected else "scored",
         reason=reason,
         score=None if rejected else result.score,
-        share_of_ceiling=result.score / ceiling if ceiling > 0 and not rejected else None,
+        share_of_ceiling=result.score / reference.ceiling if reference.ceiling > 0 and not rejected else None,
         forgetting_quality=result.forgetting_quality,
         retain_accuracy=float(models.retain_accuracy.mean()),
         forget_accuracy=float(models.forget_accuracy.mean()),
@@ -324,7 +339,7 @@ def _scored_row(
         test_ratio=result.test_ratio,
         seconds=seconds,
         time_ratio=ratio,
-        cpu_time_ratio=cpu_seconds / float(retrained.cpu_seconds.mean()),
+        cpu_time_ratio=score.time_ratio(cpu_seconds, reference.cpu_seconds),
         n_models=models.n_models,
     )
 

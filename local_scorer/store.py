@@ -1,11 +1,11 @@
 """The run folder: finished jobs under content keys, written atomically, read without pickle.
 
-    out/jobs/KEY.npz      a finished job: its presence means that it is done
-    out/jobs/KEY.json     a failed job: what went wrong, replaced when the job is tried again
-    out/weights/KEY.pt    weights of an original model (state dict)
-    out/entries/HASH.py   the exact text of each entry that was run
-    out/logs/KEY.log      what a job printed
-    out/work/             locks and half-done things; safe to delete when nothing runs
+out/jobs/KEY.npz      a finished job: its presence means that it is done
+out/jobs/KEY.json     a failed job: what went wrong, replaced when the job is tried again
+out/weights/KEY.pt    weights of an original model (state dict)
+out/entries/HASH.py   the exact text of each entry that was run
+out/logs/KEY.log      what a job printed
+out/work/             locks and half-done things; safe to delete when nothing runs
 """
 
 from __future__ import annotations
@@ -150,8 +150,7 @@ class RunFolder:
                 )
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} is damaged ({error}). Delete it and run the same command again: "
-                "only this job is redone."
+                f"{path} is damaged ({error}). Delete it and run the same command again: only this job is redone."
             ) from error
 
     def is_done(self, key: str, needs_weights: bool = False) -> bool:

@@ -1,0 +1,312 @@
+"""The scorer as its users run it: commands in processes of their own, on a tiny data set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FINETUNE = ROOT / "kaggle_submission" / "finetune.py"
+
+CONTRACT = "def unlearning(net, retain_loader, forget_loader, val_loader):\n    "
+
+BAD_ENTRIES = {
+    "raises": (
+        CONTRACT + "raise KeyError('no such layer')\n",
+        "[exception, run",
+        "KeyError: 'no such layer'",
+    ),
+    "two_arguments": (
+        "def unlearning(net, retain_loader):\n    pass\n",
+        "[signature, run",
+        "Wrong signature unlearning(net, retain_loader)",
+    ),
+    "no_function": ("def forget(net):\n    pass\n", "[signature, run", "defines no function unlearning("),
+    "syntax_error": ("def unlearning(net:\n", "[exception, run", "SyntaxError"),
+    "missing_package": ("import no_such_package\n", "[exception, run", "No module named 'no_such_package'"),
+    "nan_weights": (
+        CONTRACT + "net.fc.weight.data.fill_(float('nan'))\n",
+        "[weights, run",
+        "Weight 'fc.weight' is not finite",
+    ),
+    "other_shape": (
+        "import torch\n" + CONTRACT + "net.fc = torch.nn.Linear(128, 3)\n",
+        "[weights, run",
+        "Weight 'fc.weight' has shape [3, 128] instead of [8, 128].",
+    ),
+    "lost_layer": (
+        "import torch\n" + CONTRACT + "net.fc = torch.nn.Identity()\n",
+        "[weights, run",
+        "The model lost its weight 'fc.weight'",
+    ),
+    "out_of_memory": (
+        "import torch\n" + CONTRACT + "torch.zeros(10**13)\n",
+        "[memory, run",
+        "Out of memory",
+    ),
+    "exits": (
+        "import os\n" + CONTRACT + "os._exit(0)\n",
+        "[exception, run",
+        "The process ended (exit code 0) before unlearning() returned.",
+    ),
+    "sys_exit": (
+        "import sys\n" + CONTRACT + "sys.exit('enough')\n",
+        "[exception, run",
+        "SystemExit: enough",
+    ),
+    "killed": (
+        "import os, signal\n" + CONTRACT + "os.kill(os.getpid(), signal.SIGKILL)\n",
+        "[killed, run",
+        "killed from outside, or the system ran out of memory",
+    ),
+}
+
+ENDLESS = """
+import subprocess, sys
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)  # endless-entry"])
+    while True:
+        pass
+"""
+
+# Everything that must not reach another run: flags, modules, globals, patched functions, loader state.
+VANDAL = """
+import random, numpy, torch, torch.nn.functional
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0); numpy.random.seed(0); random.seed(0)
+    torch.nn.functional.cross_entropy = None
+    torch.Tensor.argmax = None
+    numpy.savez_compressed = None
+    retain_loader.dataset.images.zero_()
+    for batch in retain_loader:
+        batch["image"].zero_()
+    net.fc.register_forward_hook(lambda module, inputs, output: output * 0)
+    net.forward = lambda images: None
+    net.requires_grad_(False)
+    net.train()
+"""
+
+# Leaves the original as it is: its row must be equal to the row 'no unlearning'.
+NOTHING = CONTRACT + "pass\n"
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "local_scorer", *map(str, arguments)]
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **options
+    )
+
+
+def rows_of(out):
+    return {row["entry"]: row for row in json.loads((out / "leaderboard.json").read_text())["rows"]}
+
+
+def arrays_of(out):
+    """Return every stored array of a run except times and environment, by job key."""
+    arrays = {}
+    for path in (out / "jobs").glob("*.npz"):
+        with np.load(path) as stored:
+            arrays[path.stem] = {
+                name: stored[name] for name in stored.files if "seconds" not in name and name != "header"
+            }
+    return arrays
+
+
+def assert_same_results(one, other):
+    assert one.keys() == other.keys()
+    for key, stored in one.items():
+        for name, values in stored.items():
+            np.testing.assert_array_equal(values, other[key][name], err_msg=f"{key} {name}")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data, tmp_path_factory):
+    """A whole run of one good entry, two strange ones, and its output folder."""
+    folder = tmp_path_factory.mktemp("entries")
+    (folder / "vandal.py").write_text(VANDAL)
+    (folder / "nothing.py").write_text(NOTHING)
+    out = tmp_path_factory.mktemp("run")
+    entries = [FINETUNE, folder / "vandal.py", folder / "nothing.py"]
+    done = run("leaderboard", *entries, "--data", tiny_data, "--models", 3, "--out", out)
+    assert "Written:" in done.stdout, done.stderr
+    return out, done
+
+
+def test_leaderboard_has_every_row_and_field(finished):
+    out, done = finished
+    board = json.loads((out / "leaderboard.json").read_text())
+    assert {"schema", "data", "rules", "n_models", "provenance", "rows"} <= board.keys()
+    rows = rows_of(out)
+    assert rows.keys() == {"no unlearning", "retrained", "finetune", "vandal", "nothing"}
+    for row in rows.values():
+        assert row["status"] in ("scored", "rejected"), row
+        assert row["n_models"] == 3
+    assert rows["retrained"]["share_of_ceiling"] == 1
+    assert rows["no unlearning"]["score"] == 0
+    assert "of the retrained models above theirs" in done.stdout
+    assert "N=3 is too few to rank good entries" in done.stdout
+    assert (out / "leaderboard.csv").read_text().startswith("entry,status,reason,score,")
+
+
+def test_what_an_entry_changes_reaches_no_other_run(finished):
+    """The vandal's checkpoint is the original's weights, so its arrays are those of doing nothing."""
+    out, _ = finished
+    rows = rows_of(out)
+    for field in ("forgetting_quality", "retain_accuracy", "forget_accuracy", "test_accuracy"):
+        assert rows["vandal"][field] == rows["nothing"][field] == rows["no unlearning"][field], field
+
+
+def test_second_run_reuses_everything(finished, tiny_data):
+    out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (out / "jobs").glob("*.npz")}
+    begin = time.monotonic()
+    again = run("leaderboard", FINETUNE, "--data", tiny_data, "--models", 3, "--out", out)
+    assert time.monotonic() - begin < 30
+    assert "Written:" in again.stdout, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (out / "jobs").glob("*.npz")} == before
+
+
+def test_report_needs_neither_torch_nor_data(finished, tmp_path):
+    """A torch that cannot be imported stands in for a machine without torch."""
+    out, _ = finished
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    for rules in ("official", "notebook"):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = run("report", out, "--rules", rules, env=environment)
+        assert f"{rules} rules" in done.stdout, done.stderr
+        assert json.loads((out / "leaderboard.json").read_text())["rules"] == rules
+
+
+def test_ls_names_the_run(finished):
+    out, _ = finished
+    done = run("ls", out)
+    assert "N=3" in done.stdout
+    assert "finetune" in done.stdout
+
+
+def test_failing_entries_become_rows(finished, tiny_data, tmp_path):
+    """Every kind of failure gets a row with its reason; the others go on; the exit code tells."""
+    out, _ = finished
+    entries = []
+    for name, (source, _, _) in BAD_ENTRIES.items():
+        entries.append(tmp_path / f"{name}.py")
+        entries[-1].write_text(source)
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    entries += [tmp_path / "endless.py", tmp_path / "absent.py", FINETUNE]
+    done = run("leaderboard", *entries, "--data", tiny_data, "--models", 3, "--out", out)
+    assert done.returncode == 3, done.stderr
+    rows = rows_of(out)
+    for name, (_, kind, reason) in BAD_ENTRIES.items():
+        assert rows[name]["status"] == "failed", name
+        assert kind in rows[name]["reason"], rows[name]
+        assert reason in rows[name]["reason"], rows[name]
+        assert rows[name]["score"] is None
+    assert rows["endless"]["status"] == "rejected"
+    assert "Stopped in run" in rows["endless"]["reason"]
+    assert rows["endless"]["time_ratio"] > 0.2
+    assert rows["absent"]["reason"] == f"There is no entry file {tmp_path / 'absent.py'}."
+    assert rows["finetune"]["n_models"] == 3
+    assert "KeyError: 'no such layer'" in done.stdout
+    assert "endless-entry" not in processes()
+
+
+def test_killed_run_goes_on_and_ends_with_equal_results(finished, tiny_data, tmp_path):
+    """After kill -9 nothing is left running, and the same command ends as if nothing had happened."""
+    reference, _ = finished
+    arguments = ["leaderboard", FINETUNE, "--data", tiny_data, "--models", "3", "--out", tmp_path]
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: len(list(tmp_path.glob("jobs/*.npz"))) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    half = arrays_of(tmp_path)
+    assert 2 <= len(half) < 10
+    wait_for(lambda: str(tmp_path) not in processes())
+    done = run(*arguments)
+    assert "Written:" in done.stdout, done.stderr
+    whole = arrays_of(tmp_path)
+    assert len(whole) == 10
+    expected = {key: stored for key, stored in arrays_of(reference).items() if key in whole}
+    assert_same_results(whole, expected)
+    assert not [path for path in (tmp_path / "work").iterdir() if path.is_dir()]
+
+
+def test_ctrl_c_leaves_finished_jobs_and_a_sentence(tiny_data, tmp_path):
+    arguments = ["leaderboard", FINETUNE, "--data", tiny_data, "--models", "3", "--out", tmp_path]
+    process = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(list(tmp_path.glob("jobs/*.npz"))) >= 1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Finished jobs are kept: run the same command again to go on." in errors
+    assert "Traceback" not in errors
+
+
+def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
+    reference, _ = finished
+    arguments = ["leaderboard", FINETUNE, "--data", tiny_data, "--models", "3", "--out", tmp_path]
+    processes_at_once = [
+        subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes_at_once:
+        output, errors = process.communicate(timeout=300)
+        assert "Written:" in output, errors
+    whole = arrays_of(tmp_path)
+    assert len(whole) == 10
+    assert_same_results(whole, {key: stored for key, stored in arrays_of(reference).items() if key in whole})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--models", "2"], "error: --models must be at least 3, found 2: fewer show no spread.\n"),
+        (["--width", "17"], "error: --width must be one of 16, 32, 64, found 17.\n"),
+        (["--recipe", "slow"], "error: Unknown recipe 'slow': expected one of competition, report, quick.\n"),
+        (["--workers", "-1"], "error: --workers must not be negative, found -1.\n"),
+    ],
+)
+def test_wrong_settings_get_one_sentence(tiny_data, tmp_path, arguments, sentence):
+    done = run("leaderboard", "--data", tiny_data, "--out", tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr == sentence
+
+
+def test_missing_data_and_missing_run_get_one_sentence(tmp_path):
+    done = run("leaderboard", "--data", tmp_path / "none", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    missing = f"error: {tmp_path / 'none'} is not a prepared dataset: it has no manifest.json."
+    assert done.stderr.startswith(missing)
+    done = run("report", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path} holds no run: it has no run.json.")
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def processes():
+    """Return the command lines and working logs of all processes, as one text."""
+    lines = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            lines.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            lines.append(str((folder / "fd" / "1").readlink()))
+        except OSError:
+            continue
+    return "\n".join(lines)
