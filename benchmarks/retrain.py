@@ -1,6 +1,6 @@
 """Training speed: this toolkit's loop against a plain one in the organisers' style, as a ratio in one run.
 
-    python benchmarks/retrain.py --size 32 --width 16 --images 1536 --repeats 3
+    python -m benchmarks.retrain --size 32 --width 16 --images 1536 --repeats 3
 
 Both train the same network with the same recipe on the same pictures for one epoch at a time, in turn, in one
 process with one thread. The plain loop is a DataLoader over dict samples, a forward and a backward pass and

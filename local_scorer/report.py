@@ -157,9 +157,9 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
     rules = rules or record.rules
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
-    original = _models(folder, [record.original])
-    retrained = _models(folder, record.retrained)
-    second = _models(folder, record.ceiling)
+    original = models_of(folder, [record.original])
+    retrained = models_of(folder, record.retrained)
+    second = models_of(folder, record.ceiling)
     reference = _Reference(
         retrained,
         rules,
@@ -258,7 +258,12 @@ def write(folder: RunFolder, board: Leaderboard) -> list[Path]:
     return paths
 
 
-def _models(folder: RunFolder, keys: Sequence[str]) -> ModelSet:
+def models_of(folder: RunFolder, keys: Sequence[str]) -> ModelSet:
+    """Stack the stored results of some jobs, one model each.
+
+    Raises:
+        ValueError: one of them is missing or damaged.
+    """
     try:
         results = [folder.load_result(key) for key in keys]
     except FileNotFoundError as error:
@@ -297,7 +302,7 @@ def _entry_row(folder: RunFolder, entry: dict[str, Any], reference: _Reference) 
             return _failed_row(entry, entry["keys"].index(key), failure, reference.wall_seconds)
     if missing:
         return Row(entry["name"], "failed", f"{len(missing)} of its {len(entry['keys'])} runs are not done.")
-    return _scored_row(entry["name"], _models(folder, entry["keys"]), reference)
+    return _scored_row(entry["name"], models_of(folder, entry["keys"]), reference)
 
 
 def _failed_row(entry: dict[str, Any], index: int, failure: Failure, retraining_seconds: float) -> Row:

@@ -1,0 +1,1 @@
+"""Score unlearning entries: jobs, metric, score, leaderboard."""
