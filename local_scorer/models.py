@@ -7,7 +7,6 @@ no Python per example.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +50,7 @@ RECIPES = {
         # training set completely and not to the stated 78.5 %.
         Recipe("report", "adam", 5e-4, 5e-3, 36, augment=True),
         # A laptop's recipe: as short as memorising allows
-        Recipe("quick", "adam", 2e-3, 5e-4, 14, schedule="onecycle"),
+        Recipe("quick", "adam", 3e-3, 5e-4, 14, schedule="onecycle"),
     )
 }
 
@@ -96,7 +95,6 @@ def train(
     recipe: Recipe,
     class_counts: torch.Tensor,
     seed: int,
-    on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train `net` in place and leave it in eval mode.
 
@@ -105,9 +103,10 @@ def train(
         labels: int64 ``[n]``, on the device of `net`.
         class_counts: ``[n_classes]`` pictures of each class in the full training set.
         seed: batch order and augmentation depend on it alone.
-        on_epoch: called with the number of finished epochs.
 
-    A last batch of a single picture is left out: batch normalisation cannot use it.
+    The batches of an epoch are of nearly equal size, at most half a batch off the recipe's. A last batch of a
+    few pictures, as a plain loop would make it, spoils the running statistics of batch normalisation: 4
+    pictures cost a third of the training accuracy at 32 px.
     """
     if recipe.optimizer not in ("adam", "sgd") or recipe.schedule not in ("constant", "cosine", "onecycle"):
         raise ValueError(f"Recipe {recipe.name!r} has an unknown optimizer or schedule.")
@@ -121,15 +120,15 @@ def train(
     if recipe.class_weights == "inverse_count":
         weights = torch.where(class_counts > 0, 1.0 / class_counts.clamp(min=1), 0.0).to(device)
     optimizer = _optimizer(net, recipe)
-    batches_per_epoch = len(_batches(len(images), recipe.batch_size, order=None))
+    n_steps = recipe.epochs * _n_batches(len(images), recipe.batch_size)
     schedule = None
     if recipe.schedule == "cosine":
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
     elif recipe.schedule == "onecycle":
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.lr, total_steps=recipe.epochs * batches_per_epoch, cycle_momentum=False
+            optimizer, recipe.lr, total_steps=n_steps, cycle_momentum=False
         )
-    for epoch in range(recipe.epochs):
+    for _ in range(recipe.epochs):
         for rows in _batches(len(images), recipe.batch_size, order):
             rows = rows.to(device)
             batch = images[rows].float()
@@ -143,8 +142,6 @@ def train(
                 schedule.step()
         if recipe.schedule == "cosine":
             schedule.step()
-        if on_epoch:
-            on_epoch(epoch + 1)
     net.eval()
 
 
@@ -199,7 +196,11 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), momentum=recipe.momentum, **settings)
 
 
-def _batches(n: int, batch_size: int, order: torch.Generator | None) -> list[torch.Tensor]:
-    """Return the row numbers of each batch, shuffled by `order`, without a last batch of one."""
-    rows = torch.arange(n) if order is None else torch.randperm(n, generator=order)
-    return [batch for batch in rows.split(batch_size) if len(batch) > 1]
+def _batches(n: int, batch_size: int, order: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Return the row numbers of each batch of one epoch: all rows, shuffled, in batches of nearly equal size."""
+    rows = torch.randperm(n, generator=order)
+    return rows.tensor_split(_n_batches(n, batch_size))
+
+
+def _n_batches(n: int, batch_size: int) -> int:
+    return max(1, round(n / batch_size))
