@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -212,7 +211,7 @@ def _refuse_foreign_folder(out: Path) -> None:
 def _move_into_place(partial: Path, out: Path) -> None:
     """Rename the finished folder to `out`; accept an equal one that is already there."""
     try:
-        os.rename(partial, out)  # replaces an empty folder, fails on a full one
+        partial.rename(out)  # replaces an empty folder, fails on a full one
     except OSError:
         if (out / "manifest.json").is_file():
             if (out / "manifest.json").read_bytes() == (partial / "manifest.json").read_bytes():

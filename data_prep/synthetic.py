@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from data_prep import dataset, faces
+from data_prep import dataset, faces, portrait
 
 AGE_GROUPS = ((0, 6), (7, 12), (13, 19), (20, 30), (31, 45), (46, 55), (56, 66), (67, 80))  # years
 CLASS_NAMES = [f"{low}-{high}" for low, high in AGE_GROUPS]
@@ -68,7 +68,7 @@ def prepare(out: Path | str, people: int = 200, size: int = 32, seed: int = 0) -
     drawn = faces.draw_people(for_people, people, LOOKS_SPREAD)
     person, group, age = _draw_ages(for_ages, people)
     views = faces.draw_views(for_views, len(person))
-    images = faces.draw_pictures(for_views, drawn.take(person), age, views, size)
+    images = portrait.draw_pictures(for_views, drawn.take(person), age, views, size)
     number = pd.Series(person).groupby(person).cumcount()
     examples = pd.DataFrame(
         {
@@ -126,7 +126,7 @@ def _contact_sheet(random: np.random.Generator, people: faces.People) -> bytes:
     ages = np.tile(np.mean(AGE_GROUPS, axis=1), shown)
     rows = np.repeat(np.arange(shown), len(AGE_GROUPS))
     views = faces.draw_views(random, len(rows))
-    pictures = faces.draw_pictures(random, people.take(rows), ages, views, SHEET_SIZE)
+    pictures = portrait.draw_pictures(random, people.take(rows), ages, views, SHEET_SIZE)
     pictures = pictures.reshape(shown, len(AGE_GROUPS), 3, SHEET_SIZE, SHEET_SIZE)
     grid = pictures.transpose(0, 3, 1, 4, 2).reshape(shown * SHEET_SIZE, -1, 3)
     title = 18

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import dataset, faces, synthetic, verify
+from data_prep import dataset, faces, portrait, synthetic, verify
 from data_prep.cli import main
 
 FILES = ("images.npy", "examples.csv", "manifest.json", "contact_sheet.png")
@@ -18,14 +18,14 @@ def small(tmp_path_factory):
     return dataset.load(synthetic.prepare(tmp_path_factory.mktemp("synthetic") / "small", people=20, size=16))
 
 
-def portrait(age, *, hair=(30, 24, 26), looks=1.0, **view):
+def drawn_at(age, *, hair=(30, 24, 26), looks=1.0, **view):
     """Draw twenty people at one age, one picture each, without noise: uint8 ``[20, 3, 32, 32]``."""
     random = np.random.default_rng(0)
     people = faces.draw_people(random, 20, looks_spread=0)
     views = faces.draw_views(random, 20)
     people = replace(people, hair=np.tile(np.float32(hair), (20, 1)), looks=np.full(20, looks, np.float32))
     views = replace(views, noise=np.zeros(20, np.float32), **view)
-    return faces.draw_pictures(random, people, np.full(20, age), views, 32)
+    return portrait.draw_pictures(random, people, np.full(20, age), views, 32)
 
 
 def test_equal_settings_give_equal_bytes(small, tmp_path):
@@ -72,8 +72,8 @@ def test_ages_lie_in_their_group_and_groups_have_the_shares_of_mufac():
 
 
 def test_a_person_who_looks_twice_as_old_is_drawn_as_if_twice_as_old():
-    assert np.array_equal(portrait(20, looks=2.0), portrait(40))
-    assert not np.array_equal(portrait(20), portrait(40))
+    assert np.array_equal(drawn_at(20, looks=2.0), drawn_at(40))
+    assert not np.array_equal(drawn_at(20), drawn_at(40))
 
 
 def test_some_people_look_older_and_some_younger_by_the_given_spread():
@@ -84,7 +84,7 @@ def test_some_people_look_older_and_some_younger_by_the_given_spread():
 
 def test_dark_hair_turns_grey_with_age():
     upright = {"exposure": np.ones(20, np.float32), "light_x": np.zeros(20, np.float32)}
-    young, old = (portrait(age, backdrop=np.full((20, 3), 128, np.float32), **upright) for age in (25, 85))
+    young, old = (drawn_at(age, backdrop=np.full((20, 3), 128, np.float32), **upright) for age in (25, 85))
     dark = (young.max(axis=1) < 50).sum(axis=(1, 2))  # pixels of hair, brows and lashes
     still_dark = (old.max(axis=1) < 50).sum(axis=(1, 2))
     assert (dark > 40).all()
@@ -93,7 +93,7 @@ def test_dark_hair_turns_grey_with_age():
 
 def test_a_child_has_larger_eyes_than_an_adult():
     wide = {"eyelids": np.ones(20, np.float32)}
-    child, adult = (portrait(age, **wide).min(axis=1).astype(int) for age in (4, 30))
+    child, adult = (drawn_at(age, **wide).min(axis=1).astype(int) for age in (4, 30))
     rows = slice(12, 22)
     assert (child[:, rows, 8:24] > 200).sum() > 1.3 * (adult[:, rows, 8:24] > 200).sum()
 
@@ -103,21 +103,21 @@ def test_drawing_in_parts_equals_drawing_at_once(monkeypatch):
     random, n = np.random.default_rng(3), 25
     people, views = faces.draw_people(random, n, 0.2), faces.draw_views(random, n)
     views, ages = replace(views, noise=np.zeros(n, np.float32)), random.integers(0, 81, n)
-    whole = faces.draw_pictures(random, people, ages, views, 16)
+    whole = portrait.draw_pictures(random, people, ages, views, 16)
     for rows in (np.arange(7), np.arange(7, n)):
-        part = faces.draw_pictures(random, people.take(rows), ages[rows], views.take(rows), 16)
+        part = portrait.draw_pictures(random, people.take(rows), ages[rows], views.take(rows), 16)
         assert np.array_equal(part, whole[rows])
 
 
 def test_noise_has_the_stated_standard_deviation():
     grey = np.full((20, 3), 128, np.float32)
     flat = {"backdrop": grey, "exposure": np.ones(20, np.float32), "light_x": np.zeros(20, np.float32)}
-    clean = portrait(30, **flat).astype(int)
+    clean = drawn_at(30, **flat).astype(int)
     random = np.random.default_rng(0)
     people, views = faces.draw_people(random, 20, 0), faces.draw_views(random, 20)
     people = replace(people, hair=np.tile(np.float32([30, 24, 26]), (20, 1)))
     views = replace(views, noise=np.full(20, 6, np.float32), **flat)
-    noisy = faces.draw_pictures(random, people, np.full(20, 30), views, 32).astype(int)
+    noisy = portrait.draw_pictures(random, people, np.full(20, 30), views, 32).astype(int)
     corner = (noisy - clean)[:, :, :6, :4]  # backdrop, far from black and white
     assert corner.std() == pytest.approx(6, rel=0.1)
 
