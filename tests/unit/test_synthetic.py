@@ -99,7 +99,7 @@ def test_a_child_has_larger_eyes_than_an_adult():
 
 
 def test_drawing_in_parts_equals_drawing_at_once(monkeypatch):
-    monkeypatch.setattr(faces, "PIXELS_AT_ONCE", 10 * 32 * 32)  # ten pictures
+    monkeypatch.setattr(portrait, "PIXELS_AT_ONCE", 10 * 32 * 32)  # ten pictures
     random, n = np.random.default_rng(3), 25
     people, views = faces.draw_people(random, n, 0.2), faces.draw_views(random, n)
     views, ages = replace(views, noise=np.zeros(n, np.float32)), random.integers(0, 81, n)
