@@ -3,6 +3,9 @@
 Source: the competition's baseline; report, sections 4.1 and 5.4.
 """
 
+import copy
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -19,18 +22,44 @@ def finetune(net, loader, criterion):
     """Minimise `criterion` over EPOCHS passes through `loader`."""
     device = device_of(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    net.train()
     for _ in range(EPOCHS):
         for batch in loader:
             images, labels = unpack(batch, device)
             if len(labels) < 2:
                 continue  # batch normalisation cannot use a single picture
-            loss = criterion(net(images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            descend(optimizer, criterion(net(images), labels))
 
 
 # PLUMBING
+
+
+@contextmanager
+def all_or_nothing(net):
+    """Give the net its old weights back if the block fails; leave it in eval mode either way."""
+    before = copy.deepcopy(net.state_dict())
+    try:
+        yield
+        if not all(tensor.isfinite().all() for tensor in net.state_dict().values()):
+            raise RuntimeError("Unlearning left weights that are not finite. Lower the learning rate.")
+    except Exception:
+        net.load_state_dict(before)
+        raise
+    finally:
+        net.eval()
+
+
+def descend(optimizer, loss):
+    """Take one step down `loss`.
+
+    Raises:
+        RuntimeError: the loss has exploded.
+    """
+    if not loss.abs() < 1e6:
+        raise RuntimeError(f"The loss has exploded (it is {loss.item():.3g}). Lower the learning rate.")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def device_of(net):
@@ -54,16 +83,15 @@ def labels_of(dataset):
 
 
 def class_weights(net, loader):
-    """Return n / (n_classes * n_of_class) of each class on the net's device; 0 for a class without pictures."""
+    """Return n / (n_classes * n_of_class) of each class, on the net's device; no picture counts as one."""
     n_classes = net.fc.out_features
-    counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).float()
-    weights = torch.where(counts > 0, counts.sum() / (n_classes * counts.clamp(min=1)), 0.0)
-    return weights.to(device_of(net))
+    counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
+    return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):
     """Unlearn in place: see the top of the file."""
-    net.train()
+    net.to(memory_format=torch.channels_last)  # faster convolutions, the same weights
     weights = class_weights(net, retain_loader) if CLASS_WEIGHTS else None
-    finetune(net, retain_loader, nn.CrossEntropyLoss(weight=weights))
-    net.eval()
+    with all_or_nothing(net):
+        finetune(net, retain_loader, nn.CrossEntropyLoss(weight=weights))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def load_entry(path: Path | str) -> Callable[..., object]:
     read_source(path)
     spec = importlib.util.spec_from_file_location("entry", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     function = getattr(module, "unlearning", None)
     if not callable(function):

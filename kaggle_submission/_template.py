@@ -1,0 +1,99 @@
+"""Say what the method does to the net, and why that should make it forget: two sentences.
+
+Source: the paper, write-up or report, with its section; or your own idea.
+Claim: score with interval, N, data, share of retraining time, hardware, date, and the command that gave it.
+"""
+
+import copy
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional
+
+# SETTINGS
+EPOCHS = 1  # passes through the retain set; all of it has to fit into a fifth of the time of retraining
+LR = 1e-3  # SGD with momentum 0.9; a setting is one value and a short reason for it
+
+# METHOD
+
+
+def loss_of(net, images, labels):
+    """Return what each step makes smaller: the first thing to change."""
+    return functional.cross_entropy(net(images), labels)
+
+
+def unlearn(net, retain_loader, forget_loader, val_loader):
+    """Go through the retain set; the other two loaders give batches of the same form."""
+    device = device_of(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
+    net.train()
+    for _ in range(EPOCHS):
+        for batch in retain_loader:
+            images, labels = unpack(batch, device)
+            if len(labels) < 2:
+                continue  # batch normalisation cannot use a single picture
+            descend(optimizer, loss_of(net, images, labels))
+
+
+# PLUMBING
+
+
+@contextmanager
+def all_or_nothing(net):
+    """Give the net its old weights back if the block fails; leave it in eval mode either way."""
+    before = copy.deepcopy(net.state_dict())
+    try:
+        yield
+        if not all(tensor.isfinite().all() for tensor in net.state_dict().values()):
+            raise RuntimeError("Unlearning left weights that are not finite. Lower the learning rate.")
+    except Exception:
+        net.load_state_dict(before)
+        raise
+    finally:
+        net.eval()
+
+
+def descend(optimizer, loss):
+    """Take one step down `loss`.
+
+    Raises:
+        RuntimeError: the loss has exploded.
+    """
+    if not loss.abs() < 1e6:
+        raise RuntimeError(f"The loss has exploded (it is {loss.item():.3g}). Lower the learning rate.")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def device_of(net):
+    """Return the device that the net lies on."""
+    return next(net.parameters()).device
+
+
+def unpack(batch, device):
+    """Return pictures and labels of a batch, which is a dict as on Kaggle or a tuple, on `device`."""
+    if isinstance(batch, dict):
+        images, labels = batch["image"], batch["age_group"]
+    else:
+        images, labels = batch[0], batch[1]
+    return images.to(device), labels.to(device)
+
+
+def labels_of(dataset):
+    """Return all labels of a map-style dataset, int64 ``[n]``."""
+    items = (dataset[index] for index in range(len(dataset)))
+    return torch.tensor([int(item["age_group"] if isinstance(item, dict) else item[1]) for item in items])
+
+
+def class_weights(net, loader):
+    """Return n / (n_classes * n_of_class) of each class, on the net's device; no picture counts as one."""
+    n_classes = net.fc.out_features
+    counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
+    return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+
+
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    """Unlearn in place: see the top of the file. What is returned is ignored."""
+    with all_or_nothing(net):
+        unlearn(net, retain_loader, forget_loader, val_loader)

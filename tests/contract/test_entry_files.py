@@ -1,0 +1,83 @@
+"""Every file in kaggle_submission/ is an entry as the house style has it."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from local_scorer import validate
+
+FOLDER = Path(__file__).resolve().parents[2] / "kaggle_submission"
+ENTRIES = [path for path in sorted(FOLDER.glob("*.py")) if not path.name.startswith("__")]
+PACKAGES = {"torch", "torchvision", "numpy", "pandas", "sklearn"}
+MOST_LINES = 200
+
+pytestmark = pytest.mark.parametrize("path", ENTRIES, ids=lambda path: path.stem)
+
+
+def blocks_of(path):
+    """Return the text of SETTINGS, METHOD, PLUMBING and of ``unlearning`` with what follows it."""
+    text = path.read_text()
+    marks = ("\n# SETTINGS\n", "\n# METHOD\n", "\n# PLUMBING\n", "\ndef unlearning(")
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
+    return [text[start:end] for start, end in zip(places, [*places[1:], None], strict=True)]
+
+
+def test_is_short(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_opens_with_a_docstring_that_names_its_source(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring
+    assert "\n\nSource: " in docstring
+
+
+def test_banners_stand_once_and_in_order(path):
+    lines = path.read_text().splitlines()
+    banners = [line for line in lines if line.startswith("# ") and line[2:].isupper()]
+    assert banners == ["# SETTINGS", "# METHOD", "# PLUMBING"]
+    blocks_of(path)
+
+
+def test_settings_are_constants_with_a_reason_each(path):
+    lines = [line for line in blocks_of(path)[0].splitlines()[2:] if line]
+    for line in lines:
+        (statement,) = ast.parse(line).body
+        assert isinstance(statement, ast.Assign), line
+        assert statement.targets[0].id.isupper(), line
+        assert "  # " in line, line
+
+
+def test_plumbing_is_the_same_text_in_every_entry(path):
+    assert blocks_of(path)[2] == blocks_of(FOLDER / "finetune.py")[2]
+
+
+def test_unlearning_comes_last_and_has_the_contracts_names(path):
+    last = ast.parse(path.read_text()).body[-1]
+    assert isinstance(last, ast.FunctionDef)
+    assert last.name == "unlearning"
+    assert ast.unparse(last.args) == "net, retain_loader, forget_loader, val_loader"
+
+
+def test_imports_only_what_kaggle_has(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names = {node.module.partition(".")[0]}
+        else:
+            continue
+        assert names <= PACKAGES | sys.stdlib_module_names
+
+
+def test_prints_nothing(path):
+    names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+    assert "print" not in names
+
+
+def test_validates(path):
+    assert [check for check in validate.validate(path) if not check.passed] == []

@@ -1,0 +1,346 @@
+import csv
+import dataclasses
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from local_scorer import report
+from local_scorer.report import Leaderboard, Row, RunRecord
+from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+
+LABELS = np.array([0, 1])
+RETRAINED = {f"retrained{n}": (n, 10.0) for n in range(3)}  # key -> confidence on the forget set, seconds
+CEILING = {f"ceiling{n}": (2 - n, 30.0) for n in range(3)}  # the same confidences: F is 1
+
+
+def some_result(confidence, seconds, retain=0.8, forget=0.5, test=0.5, workers=2):
+    logits = np.array([[confidence, 0], [0, confidence]], np.float32)
+    accuracy = {"retain": retain, "forget": forget, "validation": math.nan, "test": test}
+    return JobResult(
+        header={"role": "any", "workers": workers},
+        logits={split: logits for split in LOGITS},
+        labels={split: LABELS for split in LOGITS},
+        accuracy={split: accuracy[split] for split in ACCURACIES},
+        wall_seconds=seconds,
+        cpu_seconds=2 * seconds,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of N=3 with an original and two sets of retrained models; retraining takes 20 s in the mean."""
+    folder = RunFolder(tmp_path / "run")
+    folder.save_result("original", some_result(5.0, 25.0))
+    for key, (confidence, seconds) in {**RETRAINED, **CEILING}.items():
+        folder.save_result(key, some_result(confidence, seconds))
+    return folder
+
+
+def add_entry(folder, name, confidences=(1, 0, 2), seconds=2.0, **accuracy):
+    keys = [f"{name}{n}" for n in range(len(confidences))]
+    for key, confidence in zip(keys, confidences, strict=True):
+        folder.save_result(key, some_result(confidence, seconds, **accuracy))
+    return {"name": name, "hash": "h", "keys": keys}
+
+
+def record_of(*entries, **changes):
+    record = RunRecord(
+        rules="official",
+        n_models=3,
+        data={"name": "tiny", "counts": {"retain": 64, "forget": 2, "validation": 0, "test": 24}},
+        settings={"size": 32, "width": 16, "device": "cpu", "recipe": {"name": "quick"}},
+        original="original",
+        retrained=list(RETRAINED),
+        ceiling=list(CEILING),
+        entries=list(entries),
+        provenance={"command": "python -m local_scorer leaderboard"},
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def row_of(board, name):
+    return next(row for row in board.rows if row.entry == name)
+
+
+def test_scored_row_by_hand(folder):
+    """Confidences as the retrained models': F = 1. Score = 0.6 / 0.8 x 0.4 / 0.5 = 0.6."""
+    entry = add_entry(folder, "mine", seconds=3.0, retain=0.6, forget=0.25, test=0.4)
+    row = row_of(report.collect(folder, record_of(entry)), "mine")
+    assert row.status == "scored"
+    assert row.reason == ""
+    assert row.forgetting_quality == 1
+    assert row.retain_ratio == pytest.approx(0.75)
+    assert row.test_ratio == pytest.approx(0.8)
+    assert row.score == pytest.approx(0.6)
+    assert row.share_of_ceiling == pytest.approx(0.6)
+    assert (row.retain_accuracy, row.forget_accuracy, row.test_accuracy) == pytest.approx((0.6, 0.25, 0.4))
+    assert row.seconds == pytest.approx(3)
+    assert row.time_ratio == pytest.approx(0.15)  # of the mean of both sets of retrained models
+    assert row.cpu_time_ratio == pytest.approx(0.15)
+    assert row.n_models == 3
+
+
+def test_reference_rows(folder):
+    board = report.collect(folder, record_of())
+    ceiling, floor = board.rows
+    assert (ceiling.entry, ceiling.status) == ("retrained", "scored")
+    assert (ceiling.score, ceiling.share_of_ceiling) == (1, 1)
+    assert ceiling.time_ratio == 1.5  # shown, but no reason to reject it
+    assert (floor.entry, floor.status, floor.score) == ("no unlearning", "scored", 0)
+    assert (floor.seconds, floor.time_ratio, floor.n_models) == (0, 0, 3)
+    assert ceiling.is_reference
+    assert floor.is_reference
+    assert board.all_scored
+    assert board.to_forget == pytest.approx(4.0, rel=1e-5)  # (5 - 1) / 1
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(4.0, "scored"), (4.001, "rejected")])
+def test_time_limit_is_a_fifth(folder, seconds, status):
+    entry = add_entry(folder, "mine", seconds=seconds)
+    board = report.collect(folder, record_of(entry))
+    row = row_of(board, "mine")
+    assert row.status == status
+    assert board.all_scored is (status == "scored")
+
+
+def test_rejected_row_shows_everything_but_a_score(folder):
+    entry = add_entry(folder, "mine", seconds=10.0, retain=0.6)
+    row = row_of(report.collect(folder, record_of(entry)), "mine")
+    assert row.score is None
+    assert row.share_of_ceiling is None
+    assert row.forgetting_quality == 1
+    assert row.time_ratio == 0.5
+    assert row.reason == (
+        "unlearning() took 50.0% of the time of retraining, the limit is 20%. "
+        "Without the limit its score would be 0.7500."
+    )
+
+
+def test_failed_row_names_the_run_and_the_kind(folder):
+    entry = add_entry(folder, "mine")
+    folder.result_path("mine1").unlink()
+    folder.save_failure("mine1", Failure("exception", "KeyError: 'age'", "line 1\nKeyError: 'age'"))
+    board = report.collect(folder, record_of(entry))
+    row = row_of(board, "mine")
+    assert row.status == "failed"
+    assert row.score is None
+    assert row.reason == "[exception, run 2 of 3] KeyError: 'age'"
+    assert row.details == "line 1\nKeyError: 'age'"
+    assert row.n_models == 0
+    assert not board.all_scored
+
+
+def test_stopped_run_is_rejected_with_its_ratio(folder):
+    entry = {"name": "mine", "hash": "h", "keys": ["mine0", "mine1", "mine2"]}
+    folder.save_failure("mine0", Failure("time-out", "unlearning() was stopped after 12.0 s.", seconds=12.0))
+    row = row_of(report.collect(folder, record_of(entry)), "mine")
+    assert row.status == "rejected"
+    assert row.time_ratio == pytest.approx(0.6)
+    assert row.reason == (
+        "Stopped in run 1 of 3 after 12.0 s, 60% of the 20.0 s that retraining takes; "
+        "the limit is 20%. Make it faster."
+    )
+
+
+def test_time_out_outside_unlearning_is_a_failure(folder):
+    entry = {"name": "mine", "hash": "h", "keys": ["mine0"]}
+    folder.save_failure("mine0", Failure("time-out", "No end within 300 s outside unlearning() (unlearn)."))
+    assert row_of(report.collect(folder, record_of(entry)), "mine").status == "failed"
+
+
+def test_unfinished_entry_and_unreadable_entry_file(folder):
+    entry = add_entry(folder, "half")
+    folder.result_path("half2").unlink()
+    unreadable = {"name": "gone", "hash": None, "error": "There is no entry file gone.py.", "keys": []}
+    board = report.collect(folder, record_of(entry, unreadable))
+    assert row_of(board, "half").reason == "1 of its 3 runs are not done."
+    assert row_of(board, "gone").reason == "There is no entry file gone.py."
+    assert {row_of(board, name).status for name in ("half", "gone")} == {"failed"}
+
+
+def test_rows_are_sorted_by_score_with_rejected_and_failed_ones_last(folder):
+    entries = [
+        {"name": "a_failure", "hash": None, "error": "It cannot be read.", "keys": []},
+        add_entry(folder, "a_slow_one", seconds=9.0),
+        add_entry(folder, "poor", retain=0.2),
+        add_entry(folder, "good", retain=0.6),
+        add_entry(folder, "great", retain=0.9),
+        add_entry(folder, "also_good", retain=0.6),
+    ]
+    names = [row.entry for row in report.collect(folder, record_of(*entries)).rows]
+    assert names == [
+        "great", "retrained", "also_good", "good", "poor", "no unlearning", "a_failure", "a_slow_one",
+    ]  # fmt: skip
+
+
+def test_other_rules_on_request(folder):
+    record = record_of(add_entry(folder, "mine"))
+    board = report.collect(folder, record, rules="notebook")
+    assert board.rules == "notebook"
+    assert row_of(board, "mine").score == pytest.approx(1)
+    with pytest.raises(ValueError) as error:
+        report.collect(folder, record, rules="paper")
+    assert str(error.value) == "Unknown rules 'paper': expected one of official, notebook."
+
+
+def test_missing_retrained_model_stops_the_report(folder):
+    path = folder.result_path("retrained1")
+    path.unlink()
+    with pytest.raises(ValueError) as error:
+        report.collect(folder, record_of())
+    expected = f"{path} is missing: the run is not finished. Run the same leaderboard command again."
+    assert str(error.value) == expected
+
+
+def test_nothing_to_forget_is_the_first_note(folder):
+    folder.save_result("original", some_result(1.4, 25.0))  # (1.4 - 1) / 1 standard deviations
+    notes = report.collect(folder, record_of()).notes
+    assert notes[0] == "There is hardly anything to forget here, so these scores rank nothing."
+    folder.save_result("original", some_result(1.6, 25.0))
+    assert notes[0] not in report.collect(folder, record_of()).notes
+
+
+def test_undefined_amount_to_forget_is_no_amount(folder):
+    for key in ("original", *RETRAINED, *CEILING):
+        folder.save_result(key, some_result(1.0, 20.0))
+    board = report.collect(folder, record_of())
+    assert math.isnan(board.to_forget)
+    assert board.notes[0].startswith("There is hardly anything to forget here")
+
+
+def test_different_numbers_of_workers_are_said(folder):
+    entry = add_entry(folder, "mine")
+    assert not any("worker" in note for note in report.collect(folder, record_of(entry)).notes)
+    entry = add_entry(folder, "mine", workers=1)
+    note = next(note for note in report.collect(folder, record_of(entry)).notes if "worker" in note)
+    assert note.startswith("Retrained models were timed with 2 worker(s), entries with 1: ")
+
+
+def usual_board(folder):
+    return report.collect(
+        folder,
+        record_of(
+            add_entry(folder, "similarity_based_bad_teaching", retain=0.6),
+            add_entry(folder, "slow", seconds=9.0),
+            {"name": "broken", "hash": "h", "keys": ["none"]},
+        ),
+    )
+
+
+def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
+    lines = report.table(usual_board(folder)).splitlines()
+    assert max(map(len, lines)) <= 100
+    start = next(number for number, line in enumerate(lines) if line.startswith("entry "))
+    ends = [match for match in range(len(lines[start + 1])) if lines[start + 1][match : match + 2] == "- "]
+    for line in lines[start : start + 7]:
+        assert all(line[end + 1 : end + 2] in (" ", "") for end in ends)
+    assert [line.split("  ")[0] for line in lines[start + 2 : start + 7]] == [
+        "retrained", "similarity_based_bad_teaching", "no unlearning", "broken", "slow",
+    ]  # fmt: skip
+    cells = lines[start + 3].split()
+    assert cells == [
+        "similarity_based_bad_teaching", "0.7500", "75%", "1.0000", "0.750", "1.000", "10.0%", "3", "scored",
+    ]  # fmt: skip
+    assert lines[start + 2].endswith("ceiling")
+    assert lines[start + 4].endswith("floor")
+    assert lines[start + 5].split() == ["broken", *["-"] * 7, "failed"]
+
+
+def test_table_says_what_a_reader_needs(folder):
+    text = " ".join(report.table(usual_board(folder)).split())
+    assert text.startswith(
+        "tiny: 2 pictures to forget, 64 to retain; 32 px, ResNet-18 of width 16, recipe quick, cpu; "
+        "official rules, N=3. What there is to forget: the original's confidence on the forget set lies "
+        "4.00 standard deviations of the retrained models above theirs (median over examples)."
+    )
+    assert "broken: failed. 1 of its 1 runs are not done." in text
+    assert "slow: rejected. unlearning() took 45.0% of the time of retraining, the limit is 20%." in text
+    assert "Note: N=3 is too few to rank good entries" in text
+
+
+def test_json_has_the_fields_that_others_read(folder):
+    content = json.loads(report.to_json(usual_board(folder)))
+    assert content.keys() == {
+        "schema", "data", "rules", "n_models", "to_forget", "notes", "provenance", "rows",
+    }  # fmt: skip
+    assert {
+        "entry", "status", "reason", "score", "score_low", "score_high", "forgetting_quality", "retain_accuracy",
+        "test_accuracy", "time_ratio", "n_models",
+    } <= content["rows"][0].keys()  # fmt: skip
+    assert content["schema"] == report.SCHEMA
+    assert content["provenance"]["settings"]["width"] == 16
+    assert [row["entry"] for row in content["rows"]][:2] == ["retrained", "similarity_based_bad_teaching"]
+    assert content["rows"][-1]["score"] is None
+
+
+def board_of(*rows, **changes):
+    board = Leaderboard({"name": "tiny"}, "official", 3, 1.0, (), {}, rows)
+    return dataclasses.replace(board, **changes)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_and_csv_have_no_nan(value):
+    board = board_of(Row("mine", "scored", score=value), to_forget=value, provenance={"deep": [{"x": value}]})
+    content = json.loads(report.to_json(board), parse_constant=pytest.fail)
+    assert content["to_forget"] is None
+    assert content["provenance"] == {"deep": [{"x": None}]}
+    assert content["rows"][0]["score"] is None
+    assert next(csv.DictReader(io.StringIO(report.to_csv(board))))["score"] == ""
+
+
+def test_csv_by_hand():
+    text = report.to_csv(
+        board_of(
+            Row("mine", "scored", score=0.5, n_models=3),
+            Row("other", "failed", reason='He said "no", twice', details="left out"),
+        )
+    )
+    first, second = csv.DictReader(io.StringIO(text))
+    assert list(first) == [field.name for field in dataclasses.fields(Row) if field.name != "details"] + ["rules"]
+    assert (first["entry"], first["status"], first["score"], first["n_models"]) == ("mine", "scored", "0.5", "3")
+    assert first["rules"] == "official"
+    assert second["reason"] == 'He said "no", twice'
+    assert second["score"] == ""
+    assert "left out" not in text
+
+
+def test_written_files_are_the_texts(folder):
+    board = usual_board(folder)
+    csv_path, json_path = report.write(folder, board)
+    assert (csv_path.name, json_path.name) == ("leaderboard.csv", "leaderboard.json")
+    assert csv_path.read_text() == report.to_csv(board)
+    assert json_path.read_text() == report.to_json(board)
+
+
+def test_record_comes_back_as_it_was(folder):
+    record = record_of(add_entry(folder, "mine"))
+    report.save_record(folder, record)
+    assert report.load_record(folder) == record
+
+
+def test_folder_without_a_run(folder):
+    with pytest.raises(ValueError) as error:
+        report.load_record(folder)
+    assert str(error.value) == (
+        f"{folder.root} holds no run: it has no run.json. "
+        "Make one with 'python -m local_scorer leaderboard --out DIR'."
+    )
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"rules": "official"}', '{"unknown": 1}'])
+def test_damaged_record(folder, text):
+    path = folder.root / "run.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        report.load_record(folder)
+    assert str(error.value).startswith(f"{path} cannot be read (")
+    assert str(error.value).endswith("Run the leaderboard again.")
+
+
+def test_record_of_another_schema(folder):
+    report.save_record(folder, record_of(schema=99))
+    with pytest.raises(ValueError, match=r"run.json has schema 99, this version reads 1\. Run it again\.$"):
+        report.load_record(folder)
