@@ -1,0 +1,120 @@
+"""What holds for every entry: any batch form, class count and ragged batch, and a way back from a bad setting."""
+
+import re
+
+import pytest
+import torch
+
+from local_scorer.contract import ARGUMENTS, load_entry
+from tests.helpers_entries import ENTRIES, NAMES, classes, equal, given_net, load, loader, states
+
+WITH_CLASS_WEIGHTS = [name for name in NAMES if hasattr(load(name), "CLASS_WEIGHTS")]
+EXPLODING = {"contrastive": {"FLATTEN_LR": 1e30}, "ssd": {"LR": 1e30, "TAIL_EPOCHS": 1}}  # the others: LR alone
+SHARED_FUNCTIONS = (  # by more than one method, beside the plumbing
+    ("importances", ("fisher_noise", "gisa", "ssd")),
+    ("pairs", ("gisa", "neggrad")),
+    ("cycle", ("gisa", "neggrad")),
+    ("gather", ("bad_teacher", "bad_teacher_similarity")),
+    ("finetune", ("fisher_noise", "ssd")),
+)
+
+
+def run(entry, n_classes=3, retain=None, forget=None, form="dict"):
+    """Unlearn on tiny sets; return the net and its old weights."""
+    net = given_net(n_classes)
+    before = states(net)
+    sets = (retain or classes(65, n_classes), forget or classes(3, n_classes), classes(5, n_classes))
+    entry.unlearning(net, *(loader(labels, form) for labels in sets))
+    return net, before
+
+
+def test_all_methods_of_the_report_are_there():
+    of_the_table = {"finetune", "neggrad", "bad_teacher", "bad_teacher_similarity", "ssd", "gisa", "contrastive"}
+    assert {*NAMES} >= of_the_table | {"random_label", "fisher_noise"}
+
+
+def test_plumbing_is_the_same_text_everywhere():
+    blocks = {
+        path.name: re.search(r"\n# PLUMBING\n.*?(?=\ndef unlearning\()", path.read_text(), re.DOTALL)
+        for path in [ENTRIES / "_template.py", *(ENTRIES / f"{name}.py" for name in NAMES)]
+    }
+    expected = blocks["finetune.py"].group()
+    assert [name for name, block in blocks.items() if block is None or block.group() != expected] == []
+
+
+@pytest.mark.parametrize(("function", "names"), SHARED_FUNCTIONS)
+def test_shared_functions_are_the_same_text(function, names):
+    sources = [(ENTRIES / f"{name}.py").read_text() for name in names]
+    texts = {re.search(rf"\ndef {function}\(.*?\n\n\n", source, re.DOTALL).group() for source in sources}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_has_the_shape_of_an_entry(name):
+    path = ENTRIES / f"{name}.py"
+    text = path.read_text()
+    assert text.startswith('"""')
+    assert text.index("\n# SETTINGS\n") < text.index("\n# METHOD\n") < text.index("\n# PLUMBING\n")
+    assert text.index("\n# PLUMBING\n") < text.index("\ndef unlearning(")
+    assert text.count("\n") <= 210
+    modules = re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)
+    assert {*modules} <= {"copy", "contextlib", "math", "torch", "torchvision", "numpy", "pandas", "sklearn"}
+    assert load_entry(path).__code__.co_varnames[:4] == ARGUMENTS
+
+
+@pytest.mark.parametrize(("form", "n_classes"), [("dict", 10), ("tuple", 3)])
+@pytest.mark.parametrize("name", NAMES)
+def test_changes_the_net_in_place_and_differently_each_time(name, form, n_classes):
+    """65 retain pictures leave a last batch of one, and three forget pictures are less than a batch."""
+    first, before = run(load(name), n_classes, form=form)
+    second, _ = run(load(name), n_classes, form=form)
+    after = first.state_dict()
+    assert {key: tensor.shape for key, tensor in after.items()} == {k: t.shape for k, t in before.items()}
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert not torch.equal(after["layer4.1.conv2.weight"], before["layer4.1.conv2.weight"])
+    assert not torch.equal(after["layer4.1.conv2.weight"], second.state_dict()["layer4.1.conv2.weight"])
+    assert not any(module.training for module in first.modules())
+    assert all(parameter.requires_grad for parameter in first.parameters())
+
+
+@pytest.mark.parametrize("n_forget", [1, 65])
+@pytest.mark.parametrize("name", NAMES)
+def test_takes_a_forget_batch_of_one_picture(name, n_forget):
+    net, before = run(load(name), forget=classes(n_forget, 3))
+    assert not equal(net.state_dict(), before)
+
+
+@pytest.mark.parametrize("use_class_weights", [False, True])
+@pytest.mark.parametrize("name", WITH_CLASS_WEIGHTS)
+def test_takes_a_class_that_only_the_forget_set_has(name, use_class_weights):
+    net, before = run(load(name, CLASS_WEIGHTS=use_class_weights), retain=classes(20, 2), forget=[2, 2])
+    assert not equal(net.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exploding_loss_gives_the_old_weights_back(name):
+    net = given_net(3)
+    before = states(net)
+    entry = load(name, **EXPLODING.get(name, {"LR": 1e30}))
+    sets = [loader(classes(n, 3)) for n in (130, 70, 5)]
+    with pytest.raises(RuntimeError, match=r"^The loss has exploded \(it is \S+\)\. Lower the learning rate\.$"):
+        entry.unlearning(net, *sets)
+    assert equal(net.state_dict(), before)
+    assert not any(module.training for module in net.modules())
+
+
+def test_last_step_into_infinity_is_noticed():
+    net = given_net(3)
+    before = states(net)
+    sets = [loader(classes(n, 3)) for n in (10, 3, 5)]  # one step, and no loss after it
+    with pytest.raises(RuntimeError, match=r"^Unlearning left weights that are not finite\. Lower the learning"):
+        load("finetune", LR=float("inf")).unlearning(net, *sets)
+    assert equal(net.state_dict(), before)
+
+
+def test_class_weights_by_hand():
+    """6 pictures, 3 classes, 4 + 2 + 0 of them: 6 / (3 * 4), 6 / (3 * 2), and 6 / (3 * 1) for the absent class."""
+    net = given_net(3)
+    for form in ("dict", "tuple"):
+        found = load("finetune").class_weights(net, loader([0, 0, 1, 0, 1, 0], form))
+        assert found.tolist() == [0.5, 1.0, 2.0]
