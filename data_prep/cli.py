@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_prep import cifar10, mufac, synthetic, verify
+from data_prep import cifar10, kaggle, kaggle_tree, mufac, surf, synthetic, verify
 
-COMMANDS = {"mufac": mufac, "synthetic": synthetic, "cifar10": cifar10, "verify": verify}
+COMMANDS = {
+    "mufac": mufac,
+    "synthetic": synthetic,
+    "cifar10": cifar10,
+    "surf": surf,
+    "kaggle": kaggle,
+    "kaggle-tree": kaggle_tree,
+    "verify": verify,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

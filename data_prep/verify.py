@@ -107,9 +107,7 @@ def _check_counts(data: PreparedDataset) -> Check:
     if isinstance(audit, dict) and isinstance(audit.get("dropped"), dict):
         stated = audit.get("rows", 0) - sum(audit["dropped"].values())
         pairs["rows that the audit kept"] = (len(examples), stated)
-    wrong = [
-        f"{key}: found {found}, stated {stated}" for key, (found, stated) in pairs.items() if found != stated
-    ]
+    wrong = [f"{key}: found {found}, stated {stated}" for key, (found, stated) in pairs.items() if found != stated]
     if wrong:
         return Check("counts", f"The manifest does not fit the rows ({'; '.join(wrong)}).", True)
     sizes = (f"{split} {sum(pairs[f'counts of {split}'][0]):,}" for split in SPLITS)
@@ -122,9 +120,7 @@ def _check_names(examples: pd.DataFrame) -> Check:
     repeated = examples["image_id"].duplicated()
     bad = examples.index[empty | repeated]
     if len(bad):
-        what = (
-            f"{len(bad):,} rows lack a name or repeat an image_id, line {bad[0] + 2} of examples.csv first."
-        )
+        what = f"{len(bad):,} rows lack a name or repeat an image_id, line {bad[0] + 2} of examples.csv first."
         return Check("image_id", what, True)
     return Check("image_id", f"{len(examples):,} different ones, and no row without a name.", False)
 

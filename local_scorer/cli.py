@@ -8,10 +8,11 @@ import signal
 import sys
 from pathlib import Path
 
-from local_scorer import report
+from local_scorer import report, table
 from local_scorer.store import RunFolder
 
 DONE, PROBLEM, ENTRY_NOT_SCORED, INTERRUPTED = 0, 1, 3, 130
+DEFAULT_MODELS = 10
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_DATA = Path("data/synthetic")  # made on the first run
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
@@ -41,9 +42,10 @@ def leaderboard(args: argparse.Namespace) -> int:
     from local_scorer import leaderboard as run_room  # imports torch, which `report` and `ls` do without
 
     folder = RunFolder(args.out)
+    entries = [Path(entry) for entry in args.entries] or _all_entries()
     settings = run_room.Settings(
         data=_data_folder(args),
-        n_models=args.models,
+        n_models=_n_models(entries) if args.models is None else args.models,
         recipe=args.recipe,
         width=args.width,
         rules=args.rules,
@@ -51,16 +53,22 @@ def leaderboard(args: argparse.Namespace) -> int:
         workers=args.workers,
         seed=args.seed,
     )
-    entries = [Path(entry) for entry in args.entries] or _all_entries()
     board = run_room.run(settings, entries, folder, args.command_line)
     return _show(folder, board)
 
 
 def show_report(args: argparse.Namespace) -> int:
-    """Print the leaderboard of a run folder from its stored arrays, without torch."""
+    """Print the leaderboard of a run folder from its stored arrays, and write report.html, without torch."""
+    from local_scorer import page  # imports matplotlib
+
     folder = RunFolder(args.folder)
     record = report.load_record(folder)
-    return _show(folder, report.collect(folder, record, args.rules))
+    board = report.collect(folder, record, args.rules)
+    code = _show(folder, board)
+    faces = args.thumbnails or (DEFAULT_DATA if record.data["name"] == "synthetic" else None)
+    html, *figures = page.write_page(folder, board, record, faces)
+    print(f"Written: {html}, and its figures as {len(figures)} PNG files in {folder.root / 'figures'}")
+    return code
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -93,7 +101,7 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def _show(folder: RunFolder, board: report.Leaderboard) -> int:
     paths = report.write(folder, board)
-    print(report.table(board))
+    print(table.table(board))
     for row in board.rows:
         if row.details:
             print(f"\nLast lines of {row.entry}:\n{row.details}")
@@ -113,6 +121,14 @@ def _data_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
+def _n_models(entries: list[Path]) -> int:
+    """Return as many as the first submission among the entries holds, and a default without one."""
+    from local_scorer import submission
+
+    zips = [entry for entry in entries if entry.suffix == ".zip"]
+    return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS
+
+
 def _all_entries() -> list[Path]:
     return sorted(path for path in ENTRIES.glob("*.py") if not path.name.startswith("_"))
 
@@ -126,11 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, example in (
         ("leaderboard", leaderboard, "python -m local_scorer leaderboard --models 10 --out runs/first"),
-        ("score", leaderboard, "python -m local_scorer score my_entry.py --data data/mufac32 --models 10"),
+        ("score", leaderboard, "python -m local_scorer score submission.zip --data data/mufac32 --width 64"),
     ):
         command = _command(commands, name, function, f"{example}\n\n{EXIT_CODES}")
         if name == "score":
-            command.add_argument("entries", metavar="ENTRY", nargs=1, help="an entry file")
+            help_text = "an entry file, or a submission.zip made elsewhere"
+            command.add_argument("entries", metavar="ENTRY", nargs=1, help=help_text)
         else:
             command.add_argument(
                 "entries", metavar="ENTRY", nargs="*", help="entry files (default: all in kaggle_submission/)"
@@ -141,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "report", show_report, "python -m local_scorer report runs/default")
     command.add_argument("folder", metavar="DIR", help="the --out folder of a run")
     command.add_argument("--rules", choices=report.RULES, help="default: those of the run")
+    faces = "show the hardest pictures of this prepared dataset; never publish a page with real people's faces"
+    command.add_argument("--thumbnails", type=Path, metavar="DATA", help=faces)
     command = _command(commands, "ls", list_runs, "python -m local_scorer ls runs")
     command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
     return parser
@@ -162,7 +181,7 @@ def _command(commands, name, function, example: str) -> argparse.ArgumentParser:
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set, made when missing)")
-    add("--models", type=int, default=10, metavar="N", help="models per entry (competition: 512; default: 10)")
+    add("--models", type=int, metavar="N", help="models per entry (competition: 512; default: 10; of a zip: all)")
     add("--recipe", default="quick", help="how models are trained: competition, report or quick (default)")
     add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
     add("--size", type=int, default=32, help="pixels of the built-in set (default: 32); see --data otherwise")

@@ -25,6 +25,7 @@ from local_scorer import jobs, store
 from local_scorer.contract import EntryError
 from local_scorer.jobs import Job, WeightsError
 from local_scorer.store import Failure, RunFolder
+from local_scorer.submission import SubmissionError
 
 try:
     import resource
@@ -35,6 +36,7 @@ SETUP_SECONDS = 300  # from the start of a process to the entry's first second, 
 MEMORY_SHARE = 0.8  # of the machine's memory, shared by the workers
 FILE_BYTES = 8 << 30  # the largest file that a job may write
 DETAIL_LINES = 12  # of a traceback
+FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its role; otherwise "train"
 
 
 @dataclass
@@ -82,7 +84,7 @@ class LocalExecutor:
         slot = min(set(range(self.slots)) - {run.slot for run in self._runs})
         run = _Run(job, limit, slot, self.folder.new_work_folder(job.key))
         self._runs.append(run)
-        self._start(run, "unlearn" if job.role == "unlearned" else "train")
+        self._start(run, FIRST_STEP.get(job.role, "train"))
 
     def wait(self, timeout: float) -> list[tuple[Job, Path | Failure]]:
         """Wait up to `timeout` seconds; return the jobs that ended, with their finished file or failure."""
@@ -206,6 +208,9 @@ def _child(
             jobs.train(job, folder, device, header)
         elif step == "evaluate":
             jobs.evaluate(job, folder, device, work, header)
+        elif step == "rescore":
+            _limit_resources(device, workers)
+            jobs.rescore(job, folder, device, header)
         else:
             _limit_resources(device, workers)
             jobs.unlearn(job, folder, device, work, pipe.send_bytes)
@@ -227,7 +232,7 @@ def _failure(error: BaseException) -> Failure:
     reason = f"{type(error).__name__}: {message.splitlines()[0] if message else '(no message)'}"
     if isinstance(error, EntryError):
         return Failure("signature", message)
-    if isinstance(error, WeightsError):
+    if isinstance(error, WeightsError | SubmissionError):
         return Failure("weights", message)
     out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     if out_of_memory or (isinstance(error, RuntimeError) and "allocate memory" in message):

@@ -1,4 +1,4 @@
-"""One job: train the original, retrain a model without the forget set, or unlearn once.
+"""One job: train the original, retrain a model without the forget set, unlearn once, or rescore a checkpoint.
 
 A job ends in a finished file in the run folder. Entry code runs in a process of its own that leaves nothing
 but a checkpoint; another process, which never saw the entry, loads that checkpoint and evaluates it. So
@@ -21,7 +21,7 @@ from torch import nn
 import data_prep.dataset
 from data_prep.dataset import PreparedDataset
 from data_prep.loaders import loaders
-from local_scorer import contract, models, store, timing
+from local_scorer import contract, models, store, submission, timing
 from local_scorer.models import Recipe
 from local_scorer.store import JobResult, RunFolder
 
@@ -42,12 +42,13 @@ class Job:
     """A description of one job, complete enough to run it on any machine that has the data.
 
     Attributes:
-        role: "original", "retrained", "ceiling" or "unlearned".
+        role: "original", "retrained", "ceiling", "unlearned" or "submitted".
         index: number of the model within its role, from 0.
         data: folder of the prepared dataset; `fingerprint` is its content hash.
         seed: the run's seed; the job's own seed follows from it, the role and the index.
         device: "cpu" or "cuda".
-        entry, entry_hash: name and source hash of the entry, for role "unlearned".
+        entry, entry_hash: name and hash of the entry's source, or of the zip for role "submitted".
+        submission: the zip that holds checkpoint `index`, for role "submitted".
     """
 
     role: str
@@ -60,6 +61,7 @@ class Job:
     device: str
     entry: str | None = None
     entry_hash: str | None = None
+    submission: str | None = None
 
     @property
     def key(self) -> str:
@@ -156,6 +158,20 @@ def evaluate(job: Job, folder: RunFolder, device: str, work: Path, header: dict[
     _store(job, folder, net.to(device), data, device, seconds, header)
 
 
+def rescore(job: Job, folder: RunFolder, device: str, header: dict[str, object]) -> None:
+    """Evaluate a checkpoint of a submission and store the result, in float32; its time is not known.
+
+    Raises:
+        SubmissionError: the checkpoint is not a plain state dict.
+        WeightsError: it does not fit the architecture or holds non-finite weights.
+    """
+    data = open_data(job)
+    net = models.fresh_net(data.n_classes, job.width, seed=0)
+    put_weights(net, submission.read_weights(job.submission, job.index))
+    seconds = timing.Seconds(wall=float("nan"), cpu=float("nan"))
+    _store(job, folder, net.to(device), data, device, seconds, header)
+
+
 def open_data(job: Job) -> PreparedDataset:
     """Open the job's data set.
 
@@ -207,6 +223,15 @@ def load_checkpoint(net: nn.Module, path: Path) -> None:
         weights = load_weights(path)
     except Exception as error:  # torch.load raises whatever the damaged bytes lead to
         raise WeightsError(f"The checkpoint cannot be read as a plain state dict ({error}).") from error
+    put_weights(net, weights)
+
+
+def put_weights(net: nn.Module, weights: object) -> None:
+    """Load a state dict that foreign code made into `net`, in the precision of `net`.
+
+    Raises:
+        WeightsError: it is no state dict of this architecture, or holds non-finite weights.
+    """
     expected = net.state_dict()
     if not isinstance(weights, dict):
         raise WeightsError(f"The checkpoint holds a {type(weights).__name__}, not a state dict.")
@@ -216,6 +241,8 @@ def load_checkpoint(net: nn.Module, path: Path) -> None:
         if not isinstance(weights[name], torch.Tensor) or weights[name].shape != tensor.shape:
             found = list(getattr(weights[name], "shape", []))
             raise WeightsError(f"Weight {name!r} has shape {found} instead of {list(tensor.shape)}.")
+        if tensor.is_floating_point() and not weights[name].is_floating_point():
+            raise WeightsError(f"Weight {name!r} has the type {weights[name].dtype} instead of {tensor.dtype}.")
         if not torch.isfinite(weights[name].float()).all():
             raise WeightsError(f"Weight {name!r} is not finite (NaN or infinity).")
     foreign = sorted(set(weights) - set(expected), key=str)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import data_prep.dataset
-from local_scorer import contract, pool, report, store
+from local_scorer import contract, pool, report, store, submission
 from local_scorer.contract import EntryError
 from local_scorer.executor import LocalExecutor
 from local_scorer.jobs import Job
@@ -18,6 +18,7 @@ from local_scorer.models import RECIPES, WIDTHS
 from local_scorer.report import Leaderboard, RunRecord
 from local_scorer.score import TIME_LIMIT
 from local_scorer.store import RunFolder
+from local_scorer.submission import SubmissionError
 
 FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
 
@@ -72,6 +73,9 @@ def run(
 ) -> Leaderboard:
     """Run everything that is missing and return the leaderboard.
 
+    Args:
+        entries: entry files, and zips of `n_models` checkpoints made elsewhere.
+
     Raises:
         ValueError: the data set cannot be used, or two entries have the same name.
         RuntimeError: training a model failed.
@@ -97,7 +101,8 @@ def run(
     retrained = _copies(base, settings.n_models, role="retrained")
     ceiling = _copies(base, settings.n_models, role="ceiling")
     planned = [_plan_entry(base, path, folder, settings.n_models) for path in entries]
-    unlearned = [job for _, jobs in planned for job in jobs]
+    unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
+    submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
     trained = [base, *retrained, *ceiling]
     record = RunRecord(
         rules=settings.rules,
@@ -118,18 +123,28 @@ def run(
         provenance={"command": command, "environment": store.environment()},
     )
     report.save_record(folder, record)
-    _have_done(trained, unlearned, settings, folder, show_progress)
+    _have_done(trained, unlearned, submitted, settings, folder, show_progress)
     return report.collect(folder, record)
 
 
 def _have_done(
-    trained: list[Job], unlearned: list[Job], settings: Settings, folder: RunFolder, show_progress: bool
+    trained: list[Job],
+    unlearned: list[Job],
+    submitted: list[Job],
+    settings: Settings,
+    folder: RunFolder,
+    show_progress: bool,
 ) -> None:
-    """Train first: the time limit of the entries follows from the retrained models."""
+    """Look at submissions first, since a bad one ends the run; then train: the time limit follows from it."""
     workers = _workers(settings)
-    done = sum(job.is_done(folder) for job in [*trained, *unlearned])
-    progress = pool.Progress(len(trained) + len(unlearned), done, workers, show_progress)
+    jobs = [*submitted, *trained, *unlearned]
+    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), workers, show_progress)
     try:
+        if submitted:
+            executor = LocalExecutor(folder, settings.device, workers)
+            later = [*trained, *unlearned]
+            for job, failure in pool.run(submitted, folder, executor, progress, later=later).items():
+                raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
         executor = LocalExecutor(folder, settings.device, workers)
         pool.run(trained, folder, executor, progress, later=unlearned)
         seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role != "original"]
@@ -147,6 +162,11 @@ def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
 def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tuple[dict[str, Any], list[Job]]:
     """Return the entry's description for the record, and its jobs: none if the file cannot be read."""
     name = contract.entry_name(path)
+    if path.suffix == ".zip":
+        _check_submission(base, path, n_models)
+        digest = data_prep.dataset.sha256_of(path)
+        jobs = _copies(base, n_models, role="submitted", entry=name, entry_hash=digest, submission=str(path))
+        return {"name": name, "hash": digest}, jobs
     try:
         source = contract.read_source(path)
     except EntryError as error:
@@ -155,6 +175,22 @@ def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tupl
     folder.keep_entry(source, digest)
     jobs = _copies(base, n_models, role="unlearned", entry=name, entry_hash=digest)
     return {"name": name, "hash": digest}, jobs
+
+
+def _check_submission(base: Job, path: Path, n_models: int) -> None:
+    """Refuse a zip that does not fit the run."""
+    found = submission.open_submission(path).n_models
+    if found != n_models:
+        raise SubmissionError(f"{path} holds {found} checkpoints, expected {n_models}: see --models.")
+    width, n_outputs = submission.shape_of(path)
+    if width != base.width:
+        raise SubmissionError(f"{path} holds models of width {width}: score them with --width {width}.")
+    n_classes = data_prep.dataset.load(base.data).n_classes
+    if n_outputs != n_classes:
+        raise SubmissionError(
+            f"{path} holds models with {n_outputs} outputs, and {base.data} has {n_classes} classes: give the "
+            "data set that they were made from with --data."
+        )
 
 
 def _describe(data: data_prep.dataset.PreparedDataset) -> dict[str, Any]:

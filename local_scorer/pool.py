@@ -11,7 +11,7 @@ from typing import IO, Protocol
 
 from tqdm.auto import tqdm
 
-from local_scorer.jobs import Job
+from local_scorer.jobs import TRAINED_ROLES, Job
 from local_scorer.store import Failure, RunFolder
 
 LOOK_AGAIN = 1.0  # seconds between looks at jobs that another run is working on
@@ -47,7 +47,7 @@ class Progress:
             unit="job",
             bar_format="{n_fmt}/{total_fmt} jobs |{bar:24}| {elapsed}{postfix}",
             dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file gets a line now and then
+            mininterval=0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30,  # for a log file
             miniters=0,
         )
         self._slots = slots
@@ -124,7 +124,7 @@ def run(
                 if not isinstance(outcome, Failure):
                     continue
                 folder.save_failure(job.key, outcome)
-                if job.role != "unlearned":
+                if job.role in TRAINED_ROLES:
                     raise RuntimeError(
                         f"Training model {job.index} ({job.role}) failed: {outcome.reason} "
                         f"The log is {folder.log_path(job.key)}."

@@ -1,4 +1,4 @@
-"""Leaderboards from finished arrays: rows, table, CSV and JSON. Needs no torch and no data set.
+"""Leaderboards from finished arrays: rows, CSV and JSON. Needs no torch and no data set.
 
 ``run.json`` in the run folder says which finished jobs make up the run; everything else is in their files.
 """
@@ -9,20 +9,23 @@ import csv
 import io
 import json
 import math
-import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from local_scorer import score
+from local_scorer import reading, score
+from local_scorer.audits import Behaviour, Distance
+from local_scorer.comparisons import Comparison
+from local_scorer.forecast import Forecast
+from local_scorer.intervals import Intervals
+from local_scorer.reading import Tie
 from local_scorer.score import TIME_LIMIT, ModelSet
 from local_scorer.store import Failure, RunFolder, write_atomically
 
 SCHEMA = 1
-TABLE_WIDTH = 100
 RULES = ("official", "notebook")
 FLOOR, CEILING = "no unlearning", "retrained"  # entries' names of the two reference rows
 
@@ -61,15 +64,20 @@ class Row:
         status: "scored", "rejected" (over the time limit) or "failed".
         reason: why it was rejected or failed, else empty.
         score: final score; None unless scored.
-        score_low, score_high: interval of the score; None until it is computed.
+        score_low, score_high: 95 % interval of the mean score over repetitions with other models, on this forget
+            set; None under the notebook rules and for the floor.
         share_of_ceiling: score as a share of the row "retrained".
         forgetting_quality: F.
         retain_accuracy, forget_accuracy, test_accuracy: mean over models, shares from 0 to 1.
         retain_ratio, test_ratio: mean accuracy over that of the retrained models.
-        seconds: mean wall-clock seconds of ``unlearning()`` (of training, for "retrained").
+        seconds: mean wall-clock seconds of ``unlearning()`` (of training, for "retrained"); None for checkpoints
+            made elsewhere, as are the two ratios below.
         time_ratio: mean wall-clock seconds over those of retraining; the limit is 0.2.
         cpu_time_ratio: the same in CPU seconds.
         n_models: models that were scored.
+        intervals: of score and F, by what is redrawn: models, forget examples, or both.
+        forecast: of score and F with 512 models; None below `forecast.LEAST_MODELS` models.
+        distance, behaviour: audits beside the score; see `audits`.
         details: the last lines of an entry's exception.
     """
 
@@ -90,6 +98,10 @@ class Row:
     time_ratio: float | None = None
     cpu_time_ratio: float | None = None
     n_models: int = 0
+    intervals: Intervals | None = None
+    forecast: Forecast | None = None
+    distance: Distance | None = None
+    behaviour: Behaviour | None = None
     details: str = ""
 
     @property
@@ -104,6 +116,8 @@ class Leaderboard:
     Attributes:
         to_forget: see `score.something_to_forget`; in standard deviations of the retrained models.
         notes: sentences that a reader of the table needs.
+        ties: groups of entries that cannot be told apart.
+        comparisons: for every pair, the share of redraws in which the better one wins.
     """
 
     data: dict[str, Any]
@@ -113,6 +127,8 @@ class Leaderboard:
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     rows: tuple[Row, ...]
+    ties: tuple[Tie, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -172,6 +188,8 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
         _scored_row(FLOOR, original.repeated(record.n_models), reference),
         *(_entry_row(folder, entry, reference) for entry in record.entries),
     ]
+    keys = {entry["name"]: entry["keys"] for entry in record.entries} | {CEILING: record.ceiling}
+    rows, pairs, ties = _with_readings(folder, rows, keys, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
     to_forget = score.something_to_forget(original, retrained)
     notes = [
@@ -183,52 +201,12 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
         )
         if note
     ]
-    if to_forget < 0.5:
+    if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
     return Leaderboard(
         record.data, rules, record.n_models, to_forget, tuple(notes),
-        {**record.provenance, "settings": record.settings}, tuple(rows),
+        {**record.provenance, "settings": record.settings}, tuple(rows), ties, pairs,
     )  # fmt: skip
-
-
-def table(board: Leaderboard) -> str:
-    """Return the leaderboard as text; sentences are wrapped at `TABLE_WIDTH` columns."""
-    settings = board.provenance["settings"]
-    header = ("entry", "score", "of ceiling", "F", "retain", "test", "time", "N", "status")
-    lines = [
-        (
-            row.entry,
-            _number(row.score, 4),
-            _percent(row.share_of_ceiling),
-            _number(row.forgetting_quality, 4),
-            _number(row.retain_ratio, 3),
-            _number(row.test_ratio, 3),
-            _percent(row.time_ratio, 1),
-            str(row.n_models) if row.n_models else "-",
-            row.status if not row.is_reference else {FLOOR: "floor", CEILING: "ceiling"}[row.entry],
-        )
-        for row in board.rows
-    ]
-    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
-    text = [
-        f"{board.data['name']}: {board.data['counts']['forget']} pictures to forget, "
-        f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
-        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}; {board.rules} rules, "
-        f"N={board.n_models}.",
-        f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
-        "standard deviations of the retrained models above theirs (median over examples).",
-        "",
-        _line(header, widths),
-        _line(["-" * width for width in widths], widths),
-        *(_line(line, widths) for line in lines),
-        "",
-        "score = F x retain x test; retain and test accuracy as ratios to the retrained models; time as a share "
-        f"of retraining, limit {TIME_LIMIT:.0%}; floor = N copies of the original, ceiling = a second set of N "
-        "retrained models.",
-    ]
-    text += [f"{row.entry}: {row.status}. {row.reason}" for row in board.rows if row.reason]
-    text += [f"Note: {note}" for note in board.notes]
-    return "\n".join(textwrap.fill(line, TABLE_WIDTH, break_on_hyphens=False) for line in text)
 
 
 def to_json(board: Leaderboard) -> str:
@@ -237,8 +215,9 @@ def to_json(board: Leaderboard) -> str:
 
 
 def to_csv(board: Leaderboard) -> str:
-    """Return ``leaderboard.csv``: one line a row, columns as the fields of `Row` except the details."""
-    names = [field.name for field in fields(Row) if field.name != "details"]
+    """Return ``leaderboard.csv``: one line a row, columns as the plain fields of `Row` except the details."""
+    nested = ("intervals", "forecast", "distance", "behaviour", "details")
+    names = [field.name for field in fields(Row) if field.name not in nested]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*names, "rules"])
@@ -292,6 +271,42 @@ class _Reference:
     cpu_seconds: float
 
 
+def _with_readings(
+    folder: RunFolder, rows: Sequence[Row], keys: dict[str, list[str]], reference: _Reference
+) -> tuple[list[Row], tuple[Comparison, ...], tuple[Tie, ...]]:
+    """Add intervals, forecasts and audits to the rows that have models of their own."""
+    if reference.rules != "official":
+        return list(rows), (), ()
+    evaluated = {
+        row.entry: models_of(folder, keys[row.entry]) for row in rows if row.n_models and row.entry in keys
+    }
+    scored = {row.entry: evaluated[row.entry] for row in rows if row.entry in evaluated and row.score is not None}
+    redraws = reading.redraw_all(scored, reference.retrained)
+    intervals = reading.intervals_of(redraws)
+    forecasts = reading.forecasts(scored, reference.retrained)
+    pairs, ties = reading.ties(redraws, scored, reference.retrained)
+    found = []
+    for row in rows:
+        if row.entry in evaluated:
+            results = [folder.load_result(key) for key in keys[row.entry][: reading.AUDITED_MODELS]]
+            row = replace(
+                row,
+                distance=reading.distance_of(evaluated[row.entry], reference.retrained),
+                behaviour=reading.behaviour_of(results),
+            )
+        if row.entry in scored:
+            of_score = intervals[row.entry].models
+            row = replace(
+                row,
+                score_low=of_score.score_low,
+                score_high=of_score.score_high,
+                intervals=intervals[row.entry],
+                forecast=forecasts[row.entry],
+            )
+        found.append(row)
+    return found, pairs, ties
+
+
 def _entry_row(folder: RunFolder, entry: dict[str, Any], reference: _Reference) -> Row:
     if entry.get("error"):
         return Row(entry["name"], "failed", entry["error"])
@@ -325,6 +340,8 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
     ratio = score.time_ratio(seconds, reference.wall_seconds)
     rejected = name != CEILING and ratio > TIME_LIMIT
     reason = ""
+    if math.isnan(seconds):
+        reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
     if rejected:
         reason = (
             f"unlearning() took {ratio:.1%} of the time of retraining, the limit is {TIME_LIMIT:.0%}. "
@@ -342,9 +359,9 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
         test_accuracy=float(models.test_accuracy.mean()),
         retain_ratio=result.retain_ratio,
         test_ratio=result.test_ratio,
-        seconds=seconds,
-        time_ratio=ratio,
-        cpu_time_ratio=score.time_ratio(cpu_seconds, reference.cpu_seconds),
+        seconds=_known(seconds),
+        time_ratio=_known(ratio),
+        cpu_time_ratio=_known(score.time_ratio(cpu_seconds, reference.cpu_seconds)),
         n_models=models.n_models,
     )
 
@@ -368,18 +385,8 @@ def _listed(counts: set[Any]) -> str:
     return " and ".join(str(count) for count in sorted(counts, key=str))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first = cells[0].ljust(widths[0])
-    middle = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
-    return "  ".join([first, *middle, cells[-1]]).rstrip()
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None, digits: int = 0) -> str:
-    return "-" if value is None else f"{value:.{digits}%}"
+def _known(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
 
 
 def _without_nan(value: Any) -> Any:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from local_scorer import report
+from local_scorer import report, table
 from local_scorer.report import Leaderboard, Row, RunRecord
 from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
@@ -231,26 +231,27 @@ def usual_board(folder):
 
 
 def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
-    lines = report.table(usual_board(folder)).splitlines()
+    lines = table.table(usual_board(folder)).splitlines()
     assert max(map(len, lines)) <= 100
     start = next(number for number, line in enumerate(lines) if line.startswith("entry "))
     ends = [match for match in range(len(lines[start + 1])) if lines[start + 1][match : match + 2] == "- "]
     for line in lines[start : start + 7]:
         assert all(line[end + 1 : end + 2] in (" ", "") for end in ends)
     assert [line.split("  ")[0] for line in lines[start + 2 : start + 7]] == [
-        "retrained", "similarity_based_bad_teaching", "no unlearning", "broken", "slow",
+        "retrained", "similarity_based_bad_…", "no unlearning", "broken", "slow",
     ]  # fmt: skip
     cells = lines[start + 3].split()
     assert cells == [
-        "similarity_based_bad_teaching", "0.7500", "75%", "1.0000", "0.750", "1.000", "10.0%", "3", "scored",
+        "similarity_based_bad_…", "0.7500", "0.000-1.930", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
+        "scored",
     ]  # fmt: skip
     assert lines[start + 2].endswith("ceiling")
     assert lines[start + 4].endswith("floor")
-    assert lines[start + 5].split() == ["broken", *["-"] * 7, "failed"]
+    assert lines[start + 5].split() == ["broken", *["-"] * 8, "failed"]
 
 
 def test_table_says_what_a_reader_needs(folder):
-    text = " ".join(report.table(usual_board(folder)).split())
+    text = " ".join(table.table(usual_board(folder)).split())
     assert text.startswith(
         "tiny: 2 pictures to forget, 64 to retain; 32 px, ResNet-18 of width 16, recipe quick, cpu; "
         "official rules, N=3. What there is to forget: the original's confidence on the forget set lies "
@@ -264,7 +265,7 @@ def test_table_says_what_a_reader_needs(folder):
 def test_json_has_the_fields_that_others_read(folder):
     content = json.loads(report.to_json(usual_board(folder)))
     assert content.keys() == {
-        "schema", "data", "rules", "n_models", "to_forget", "notes", "provenance", "rows",
+        "schema", "data", "rules", "n_models", "to_forget", "notes", "provenance", "rows", "ties", "comparisons",
     }  # fmt: skip
     assert {
         "entry", "status", "reason", "score", "score_low", "score_high", "forgetting_quality", "retain_accuracy",
@@ -299,7 +300,10 @@ def test_csv_by_hand():
         )
     )
     first, second = csv.DictReader(io.StringIO(text))
-    assert list(first) == [field.name for field in dataclasses.fields(Row) if field.name != "details"] + ["rules"]
+    left_out = ("intervals", "forecast", "distance", "behaviour", "details")
+    assert list(first) == [field.name for field in dataclasses.fields(Row) if field.name not in left_out] + [
+        "rules"
+    ]
     assert (first["entry"], first["status"], first["score"], first["n_models"]) == ("mine", "scored", "0.5", "3")
     assert first["rules"] == "official"
     assert second["reason"] == 'He said "no", twice'

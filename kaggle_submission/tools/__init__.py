@@ -1,0 +1,1 @@
+"""From an entry file to a Kaggle notebook, and its rehearsal at home."""

@@ -1,0 +1,102 @@
+"""Commands of ``python -m kaggle_submission``. The only module here that prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kaggle_submission.tools import notebook
+
+DONE, PROBLEM, NOT_PASSED, INTERRUPTED = 0, 1, 3, 130
+DEFAULT_OUT = Path("runs/kaggle")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; a user's mistake gets one sentence, not a traceback."""
+    args = _parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return PROBLEM
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def write_notebook(args: argparse.Namespace) -> int:
+    """Write a ready Kaggle notebook around an entry file, and the metadata to push it."""
+    out = args.out or DEFAULT_OUT / args.entry.stem
+    notebook_path, metadata_path = notebook.write(args.entry, out, args.user)
+    print(f"Wrote {notebook_path} and {metadata_path}.")
+    print(f"Try it here:     python -m kaggle_submission rehearse {notebook_path} --data PREPARED")
+    if args.user == notebook.UNKNOWN_USER:
+        print(f"Before a push, put your Kaggle name for {args.user} in {metadata_path.name} (or use --user).")
+    print(f"Send to Kaggle:  kaggle kernels push -p {out}")
+    return DONE
+
+
+def rehearse(args: argparse.Namespace) -> int:
+    """Run a notebook at home as Kaggle would, with few runs, and check its submission.zip."""
+    from kaggle_submission.tools import rehearse as rehearsing  # imports torch
+
+    if args.runs < 2:
+        raise ValueError(f"--runs must be at least 2, found {args.runs}: one run shows no spread.")
+    if args.limit_images < 8:
+        raise ValueError(f"--limit-images must be at least 8, found {args.limit_images}.")
+    rehearsal = rehearsing.rehearse(
+        args.notebook, args.data, args.runs, args.limit_images, args.timeout, keep=args.keep
+    )
+    for change in rehearsal.changes:
+        print(f"changed for the rehearsal: {change}")
+    for finding in rehearsal.findings:
+        print(f"{finding.level:5} {finding.name:9} {finding.text}")
+    failed = sum(finding.level == "FAIL" for finding in rehearsal.findings)
+    doubts = sum(finding.level == "warn" for finding in rehearsal.findings)
+    if failed:
+        print(f"FAIL: {args.notebook} is not ready. Mend what is marked FAIL ({failed}), then rehearse again.")
+        return NOT_PASSED
+    print(f"PASS: {args.notebook}" + (f", with {doubts} warning(s) to read." if doubts else "."))
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kaggle_submission", description="From an entry file to a valid Kaggle submission."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = _command(
+        commands, "notebook", write_notebook, "python -m kaggle_submission notebook kaggle_submission/finetune.py"
+    )
+    command.add_argument("entry", type=Path, metavar="ENTRY", help="an entry file")
+    command.add_argument("--out", type=Path, metavar="DIR", help=f"folder (default: {DEFAULT_OUT}/ENTRY)")
+    command.add_argument("--user", default=notebook.UNKNOWN_USER, help="your Kaggle name, for the metadata")
+    command = _command(
+        commands,
+        "rehearse",
+        rehearse,
+        "python -m kaggle_submission rehearse kaggle_submission/finetune.py --data data/synthetic\n\n"
+        "exit codes: 0 PASS; 1 the rehearsal could not take place; 2 wrong usage; 3 FAIL; 130 interrupted.",
+    )
+    add = command.add_argument
+    add("notebook", type=Path, metavar="NOTEBOOK", help="a notebook (.ipynb), or an entry file (.py)")
+    add("--data", type=Path, required=True, metavar="PREPARED", help="a prepared data set")
+    add("--runs", type=int, default=4, metavar="N", help="runs instead of the 512 (default: 4)")
+    add("--limit-images", type=int, default=256, metavar="N", help="pictures a split (default: 256)")
+    add("--timeout", type=float, default=1800, metavar="SECONDS", help="for the whole notebook (default: 1800)")
+    add("--keep", type=Path, metavar="DIR", help="keep /kaggle as it was at the end, and the notebook as it ran")
+    return parser
+
+
+def _command(commands, name, function, example: str) -> argparse.ArgumentParser:
+    summary = function.__doc__.splitlines()[0]
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=function)
+    return command

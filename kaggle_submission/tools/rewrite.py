@@ -1,0 +1,71 @@
+"""Fit a notebook for a rehearsal: the places of /kaggle, the 512 runs, and a GPU that is not there.
+
+These are changes of text in code cells, each reported; all else runs as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+RUNS = 512  # what the competition asks for
+
+PLACES = r"(?<![\w./])/kaggle(?=/|['\"]|\s|$)"
+# The number 512 where it counts runs: as a range, in a comparison, or in a name that says so. It may also be a
+# batch size or the features of a ResNet-18, which stay.
+COUNTS = (
+    (r"(range\(\s*(?:0\s*,\s*)?)512(\s*\))", r"\g<1>{runs}\g<2>"),
+    (r"([!=]=|[<>]=?)(\s*)512\b", r"\g<1>\g<2>{runs}"),
+    (r"\b512(\s*(?:[!=]=|[<>]=?))", r"{runs}\g<1>"),
+    (
+        r"(?im)^(\s*(?!\w*(?:dim|size|batch|width|hidden|channel|feature|seed))"
+        r"(?:n|num|\w*(?:runs?|models?|checkpoints?|ckpts?|submissions?)\w*)\s*=\s*)512\b",
+        r"\g<1>{runs}",
+    ),
+)
+GPU = (
+    (r"(==\s*)(['\"])cpu\2", r"\1\2no GPU\2"),  # a notebook that stops here goes on
+    (r"(['\"])cuda(?::\d+)?\1", r"\1cpu\1"),
+    (r"\.cuda\([^()]*\)", ".cpu()"),
+    (r"torch\.cuda\.is_available\(\)", "True"),
+    (r"torch\.cuda\.synchronize\([^()]*\)", "None"),
+    (r"torch\.cuda\.get_device_name\([^()]*\)", "'cpu'"),
+)
+
+
+def fit(cells: list[str], scratch: str, runs: int, gpu: bool) -> tuple[list[str], list[str]]:
+    """Return the code cells fitted for a rehearsal, and one line for each change but those of places.
+
+    Args:
+        scratch: the folder that stands for the root of Kaggle's file system.
+        runs: what stands for 512.
+        gpu: whether this machine has one; if so, the notebook may use it.
+
+    Raises:
+        ValueError: no cell says 512 in a way that is understood.
+
+    >>> fit(["for i in range(512): f'/kaggle/tmp/{i}'"], "/scratch", 4, gpu=True)
+    (["for i in range(4): f'/scratch/kaggle/tmp/{i}'"], ['cell 1: range(512) -> range(4)'])
+    """
+    counts = [(pattern, text.format(runs=runs)) for pattern, text in COUNTS]
+    if not any(re.search(pattern, cell) for pattern, _ in counts for cell in cells):
+        raise ValueError(
+            f"No loop over {RUNS} runs was found. Write it as range({RUNS}), or give the number a name with RUNS."
+        )
+    fitted, changes = [], []
+    for number, cell in enumerate(cells, start=1):
+        for pattern, text in (*counts, *(() if gpu else GPU)):
+            cell, found = _replaced(cell, pattern, text)
+            changes += [f"cell {number}: {change}" for change in found]
+        fitted.append(re.sub(PLACES, lambda match: f"{scratch}/kaggle", cell))
+    return fitted, changes
+
+
+def _replaced(cell: str, pattern: str, text: str) -> tuple[str, list[str]]:
+    changes = []
+
+    def replace(match: re.Match) -> str:
+        new = match.expand(text)
+        changes.append(f"{match[0].strip()} -> {new.strip()}")
+        return new
+
+    return re.sub(pattern, replace, cell), changes

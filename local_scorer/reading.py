@@ -1,0 +1,87 @@
+"""What it takes to read a leaderboard: intervals, ties, forecasts, and audits that never enter the score.
+
+All under the official rules: the notebook's logistic regressions are too slow to be redrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from local_scorer import audits, comparisons, forecast, intervals
+from local_scorer.audits import Behaviour, Distance
+from local_scorer.comparisons import Comparison
+from local_scorer.forecast import Forecast
+from local_scorer.intervals import Intervals, Redraws
+from local_scorer.score import ModelSet, statistic
+from local_scorer.store import JobResult
+
+LEAST_FOR_ESTIMATE = 10  # models; with fewer, nothing is said of how many would tell two entries apart
+AUDITED_MODELS = 10  # the membership attack is fitted ten times a model; more models only cost time
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Entries that cannot be told from the first of them.
+
+    Attributes:
+        entries: names, best first.
+        models_needed: estimate of the models that would tell the last from the first; None if 512 would not, or
+            with fewer than `LEAST_FOR_ESTIMATE` models.
+    """
+
+    entries: tuple[str, ...]
+    models_needed: int | None
+
+    def __str__(self) -> str:
+        first, *others = self.entries
+        needed = "" if self.models_needed is None else f" (about {self.models_needed} models would tell the last)"
+        return f"{first} cannot be told from {', '.join(others)}{needed}."
+
+
+def redraw_all(entries: Mapping[str, ModelSet], retrained: ModelSet) -> dict[str, Redraws]:
+    """Redraw every entry with the same redraws of retrained models and forget examples."""
+    return {
+        name: intervals.redraw(models, retrained, entry=number)
+        for number, (name, models) in enumerate(entries.items())
+    }
+
+
+def intervals_of(redraws: Mapping[str, Redraws]) -> dict[str, Intervals]:
+    """Return the intervals of every entry."""
+    return {name: intervals.intervals_of(drawn) for name, drawn in redraws.items()}
+
+
+def forecasts(entries: Mapping[str, ModelSet], retrained: ModelSet) -> dict[str, Forecast | None]:
+    """Forecast every entry's score with as many models as the competition had; None where N is too small."""
+    return {name: forecast.forecast(models, retrained) for name, models in entries.items()}
+
+
+def ties(
+    redraws: Mapping[str, Redraws], entries: Mapping[str, ModelSet], retrained: ModelSet
+) -> tuple[tuple[Comparison, ...], tuple[Tie, ...]]:
+    """Return every pair's comparison, and the groups of two or more that cannot be told apart."""
+    pairs = comparisons.comparisons(redraws)
+    order = sorted(redraws, key=lambda name: (-redraws[name].score, name))
+    found = []
+    for group in comparisons.groups(pairs, order):
+        if len(group) > 1:
+            first, last = ((entries[name], retrained) for name in (group[0], group[-1]))
+            enough = retrained.n_models >= LEAST_FOR_ESTIMATE
+            found.append(Tie(group, forecast.models_needed(first, last) if enough else None))
+    return pairs, tuple(found)
+
+
+def distance_of(models: ModelSet, retrained: ModelSet) -> Distance | None:
+    """Compare the confidences of an entry with the retrained models'; None if none is finite."""
+    try:
+        return audits.distance(statistic(models, "official"), statistic(retrained, "official"))
+    except ValueError:  # a broken model: its row says so by its score
+        return None
+
+
+def behaviour_of(results: Sequence[JobResult]) -> Behaviour | None:
+    """Audit up to `AUDITED_MODELS` models of one kind; None if the forget or the test set is too small."""
+    if min(len(results[0].labels["forget"]), len(results[0].labels["test"])) < 10:
+        return None
+    return audits.behaviour(results, AUDITED_MODELS)

@@ -1,0 +1,84 @@
+"""The leaderboard as text, one screen wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from local_scorer.report import CEILING, FLOOR, Leaderboard, Row
+from local_scorer.score import TIME_LIMIT
+
+TABLE_WIDTH = 100  # columns
+NAME_WIDTH = 22  # of an entry; a longer name is cut here, not in the files
+
+
+def table(board: Leaderboard) -> str:
+    """Return the leaderboard as text; sentences are wrapped at `TABLE_WIDTH` columns."""
+    settings = board.provenance["settings"]
+    header = ("entry", "score", "interval", "ceiling", "F", "retain", "test", "time", "N", "status")
+    lines = [
+        (
+            row.entry if len(row.entry) <= NAME_WIDTH else row.entry[: NAME_WIDTH - 1] + "…",
+            _number(row.score, 4),
+            _interval(row.score_low, row.score_high),
+            _percent(row.share_of_ceiling),
+            _number(row.forgetting_quality, 4),
+            _number(row.retain_ratio, 3),
+            _number(row.test_ratio, 3),
+            _percent(row.time_ratio, 1),
+            str(row.n_models) if row.n_models else "-",
+            row.status if not row.is_reference else {FLOOR: "floor", CEILING: "ceiling"}[row.entry],
+        )
+        for row in board.rows
+    ]
+    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+    above = [
+        f"{board.data['name']}: {board.data['counts']['forget']} pictures to forget, "
+        f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
+        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}; {board.rules} rules, "
+        f"N={board.n_models}.",
+        f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
+        "standard deviations of the retrained models above theirs (median over examples).",
+    ]
+    standings = [_line(cells, widths) for cells in (header, ["-" * width for width in widths], *lines)]
+    below = [
+        "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
+        "95 % for the mean score if the evaluation were repeated with other models; ceiling = score as a share of "
+        f"that of a second set of retrained models; time as a share of retraining, limit {TIME_LIMIT:.0%}; "
+        "floor = N copies of the original.",
+    ]
+    below += [f"Tie: {tie}" for tie in board.ties]
+    below += [_forecast(row) for row in board.rows if row.forecast]
+    below += [f"{row.entry}: {row.status}. {row.reason}" for row in board.rows if row.reason]
+    below += [f"Note: {note}" for note in board.notes]
+    return "\n".join([*map(_wrapped, above), "", *standings, "", *map(_wrapped, below)])
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(sentence, TABLE_WIDTH, break_on_hyphens=False)
+
+
+def _forecast(row: Row) -> str:
+    found = row.forecast
+    return (
+        f"Forecast for N={found.n_models}: {row.entry} {found.score:.4f} "
+        f"({found.score_low:.4f} to {found.score_high:.4f})."
+    )
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    middle = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([first, *middle, cells[-1]]).rstrip()
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}%}"

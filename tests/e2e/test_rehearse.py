@@ -1,0 +1,229 @@
+"""Rehearsals as a competitor has them: one that passes, and one that fails for each reason."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kaggle_submission.tools import rehearse
+from local_scorer import models
+from tests.helpers_notebooks import COPYING, STARTER, changed, notebook
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments, timeout=300):
+    return subprocess.run(
+        [sys.executable, "-m", "kaggle_submission", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout,
+    )  # fmt: skip
+
+
+def save(path, cells):
+    path.write_text(json.dumps(notebook(cells)))
+    return path
+
+
+def levels(output):
+    """Return what each line of a rehearsal says: name -> level."""
+    lines = [line.split() for line in output.splitlines()]
+    return {words[1]: words[0] for words in lines if words and words[0] in ("ok", "warn", "FAIL")}
+
+
+def test_the_starter_passes_as_it_is(tiny_data, tmp_path):
+    path = save(tmp_path / "starter.ipynb", STARTER)
+    before = path.read_bytes()
+    done = command("rehearse", path, "--data", tiny_data, "--runs", 2, "--keep", tmp_path / "kept")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert levels(done.stdout) == {
+        "run": "ok", "zip": "ok", "weights": "ok", "spread": "ok", "disk": "warn", "time": "ok", "mock": "ok",
+    }  # fmt: skip
+    assert "changed for the rehearsal: cell 4: range(512) -> range(2)\n" in done.stdout
+    assert "changed for the rehearsal: cell 4: != 512 -> != 2\n" in done.stdout
+    assert "all finite, in float32." in done.stdout
+    assert done.stdout.endswith(f"PASS: {path}, with 1 warning(s) to read.\n")
+    assert path.read_bytes() == before
+    names = sorted(p.name for p in (tmp_path / "kept" / "kaggle" / "tmp").iterdir())
+    assert names == ["unlearned_checkpoint_0.pth", "unlearned_checkpoint_1.pth"]
+    scratch = Path(json.loads((tmp_path / "kept" / "notebook.ipynb").read_text())["cells"][2]["source"][0])
+    assert scratch is not None
+
+
+def test_an_entry_passes_as_the_notebook_that_is_made_of_it(tiny_data):
+    done = command("rehearse", "kaggle_submission/finetune.py", "--data", tiny_data, "--runs", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(levels(done.stdout).values()) == {"ok"}
+    assert "all finite, in float16." in done.stdout
+    assert done.stdout.endswith("PASS: kaggle_submission/finetune.py.\n")
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """Two good checkpoints, and a function that makes a bad pair of them."""
+    folder = tmp_path_factory.mktemp("ready")
+    nets = [models.fresh_net(10, 64, seed).half().state_dict() for seed in range(2)]
+
+    def write(name, change=lambda weights: weights):
+        for index, weights in enumerate(nets):
+            torch.save(change(dict(weights)), folder / f"{name}_{index}.pth")
+        return str(folder / name)
+
+    return write
+
+
+def findings(path, tiny_data, timeout=120.0):
+    result = rehearse.rehearse(path, tiny_data, runs=2, limit_images=16, timeout=timeout)
+    return result, {finding.name: finding for finding in result.findings if finding.level == "FAIL"}
+
+
+FAULTS = {
+    "no zip": (
+        [("with zipfile.ZipFile('submission.zip', 'w')", "with zipfile.ZipFile('other.zip', 'w')")],
+        "zip",
+        "There is no submission.zip in /kaggle/working: write it as the last thing.",
+    ),
+    "empty zip": (
+        [(COPYING[2], "open('submission.zip', 'w').close()")],
+        "zip",
+        "/kaggle/working/submission.zip is empty: the notebook found empty.txt or made no checkpoints.",
+    ),
+    "too few": (
+        [("range(512):\n", "range(512):\n    if i == 1: break\n")],
+        "number",
+        "submission.zip holds 1 checkpoints after 2 runs: save one in every run.",
+    ),
+    "wrong names": (
+        [("/kaggle/tmp/unlearned_checkpoint_", "/kaggle/tmp/model_")],
+        "zip",
+        "/kaggle/working/submission.zip holds 'model_",
+    ),
+    "other files": (
+        [(COPYING[2], "open('/kaggle/tmp/log.txt', 'w').close()\n" + COPYING[2])],
+        "zip",
+        "/kaggle/working/submission.zip holds 'log.txt': expected unlearned_checkpoint_0.pth",
+    ),
+    "same model": (
+        [("READY_{i}", "READY_0")],
+        "spread",
+        "Runs 0 and 1 left the same model, and equal models score nothing. Set no seed",
+    ),
+    "full disk": (
+        [("    shutil.copy(", "    open(f'big{i}', 'wb').truncate(45 << 20)\n    shutil.copy(")],
+        "disk",
+        "512 runs would put 33.2 GiB into /kaggle/working, which holds 20, and 10.7 into /kaggle/tmp. Keep",
+    ),
+    "far too slow": (
+        [(", path)\n", ", path)\n    os.utime(path, (10**9 + 10**6 * i,) * 2)\n")],
+        "time",
+        "A run took 1000000.0 s with 16 pictures to retain, as long as ",
+    ),
+    "exception": (
+        [("    shutil.copy(", "    # a comment\n    1 / 0\n    shutil.copy(")],
+        "exception",
+        "Code cell 2 ('for i in range(2):') raised ZeroDivisionError: division by zero",
+    ),
+    "time-out": (
+        [("    shutil.copy(", "    time.sleep(600)\n    shutil.copy(")],
+        "time-out",
+        "Code cell 2 ('for i in range(2):') had not ended when the 10 s of --timeout were over.",
+    ),
+    "killed": (
+        [("    shutil.copy(", "    os.kill(os.getpid(), signal.SIGKILL)\n    shutil.copy(")],
+        "killed",
+        "Code cell 2 ('for i in range(2):') ended the whole process: is the memory full?",
+    ),
+    "no loop": (
+        [("range(512)", "(0, 1)")],
+        "runs",
+        "No loop over 512 runs was found. Write it as range(512), or give the number a name with RUNS.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_fails_with_a_sentence_for_what_the_notebook_does_wrong(fault, ready, tiny_data, tmp_path):
+    replacements, name, sentence = FAULTS[fault]
+    cells = [cell.replace("READY", ready("good")) for cell in changed(COPYING, *replacements)]
+    timeout = 10.0 if fault == "time-out" else 120.0
+    result, failed = findings(save(tmp_path / "fault.ipynb", cells), tiny_data, timeout)
+    assert not result.passed
+    assert list(failed) == [name]
+    assert failed[name].text.startswith(sentence)
+
+
+def without(name):
+    return lambda weights: {key: tensor for key, tensor in weights.items() if key != name}
+
+
+def put(name, change):
+    return lambda weights: weights | {name: change(weights[name])}
+
+
+BAD_WEIGHTS = {
+    "missing key": (without("fc.bias"), "it lacks the weight fc.bias. Save net.state_dict()"),
+    "other shape": (
+        put("fc.weight", lambda weight: weight[:3]),
+        "weight fc.weight has the shape [3, 512] instead of [10, 512]. The net must stay",
+    ),
+    "double": (
+        put("fc.weight", torch.Tensor.double),
+        "weight fc.weight has the type torch.float64. Save float32, or float16 to halve the disk.",
+    ),
+    "not finite": (put("fc.bias", lambda bias: bias / 0), "weight fc.bias is not finite (NaN or infinity)."),
+    "extra key": (
+        lambda weights: weights | {"epoch": torch.tensor(3)},
+        "it holds epoch, which the original has not. Save net.state_dict() of the net alone.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_WEIGHTS)
+def test_it_fails_with_a_sentence_for_bad_weights(kind, ready, tiny_data, tmp_path):
+    change, sentence = BAD_WEIGHTS[kind]
+    cells = [cell.replace("READY", ready("bad", change)) for cell in COPYING]
+    _, failed = findings(save(tmp_path / "bad.ipynb", cells), tiny_data)
+    assert failed["weights"].text.startswith(f"unlearned_checkpoint_0.pth: {sentence}")
+
+
+def test_it_fails_for_a_pickled_net(tiny_data, tmp_path, ready):
+    torch.save(models.fresh_net(10, 16, seed=0), tmp_path / "net_0.pth")
+    torch.save(models.fresh_net(10, 16, seed=1), tmp_path / "net_1.pth")
+    cells = [cell.replace("READY", str(tmp_path / "net")) for cell in COPYING]
+    _, failed = findings(save(tmp_path / "bad.ipynb", cells), tiny_data)
+    assert failed["weights"].text == (
+        "unlearned_checkpoint_0.pth holds more than tensors and would run code when opened: it was refused "
+        "unopened. Save net.state_dict() and nothing else."
+    )
+
+
+def test_the_command_fails_with_a_sentence(tiny_data, tmp_path):
+    cells = changed(COPYING, ("shutil.copy(f'READY_{i}.pth', path)", "raise KeyError(path)"))
+    path = save(tmp_path / "fault.ipynb", cells)
+    done = command("rehearse", path, "--data", tiny_data, "--runs", 2)
+    assert done.returncode == 3
+    assert "KeyError: '/kaggle/tmp/unlearned_checkpoint_0.pth'\n" in done.stdout
+    assert done.stdout.endswith(f"FAIL: {path} is not ready. Mend what is marked FAIL (1), then rehearse again.\n")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "sentence"),
+    [
+        (None, [], "There is no notebook {path}."),
+        ("{}", [], "{path} is not a Jupyter notebook ('nbformat')."),
+        ("", [], "{path} is not a Jupyter notebook (Expecting value: line 1 column 1 (char 0))."),
+        ("{}", ["--runs", "1"], "--runs must be at least 2, found 1: one run shows no spread."),
+        ("{}", ["--limit-images", "7"], "--limit-images must be at least 8, found 7."),
+    ],
+)
+def test_wrong_use_gets_a_sentence(content, options, sentence, tiny_data, tmp_path, capsys):
+    from kaggle_submission.tools import cli
+
+    path = tmp_path / "some.ipynb"
+    if content is not None:
+        path.write_text(content)
+    assert cli.main(["rehearse", str(path), "--data", str(tiny_data), *options]) == 1
+    assert capsys.readouterr().err == f"error: {sentence.format(path=path)}\n"

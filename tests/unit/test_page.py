@@ -1,0 +1,230 @@
+import dataclasses
+import html
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from local_scorer import figures, markup, plots, sections
+from local_scorer.attacks import Attack
+from local_scorer.metric import forgetting_quality, strongest_attack
+
+HOSTILE = "</svg><script>alert('1')</script> $\\frac{x \x1b[31m \u202e & \"quoted\""
+
+
+def drawn(draw, *arguments, **options):
+    """Return the Axes that a plot was drawn on and the figure as SVG."""
+    figure, axes = plots.new_figure(4, 3)
+    draw(axes, *arguments, **options)
+    return axes, figures.svg(figure, "name", "label")
+
+
+def words(svg):
+    return [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+# The page's text
+
+
+def test_text_is_escaped_and_has_no_control_characters():
+    safe = markup.text(HOSTILE)
+    assert not re.search("[<>\"'\x1b\u202e]", safe)
+    assert html.unescape(safe) == HOSTILE.replace("\x1b", "�").replace("\u202e", "�")
+    assert markup.text("two\nlines\tand ½") == "two\nlines\tand ½"
+    assert markup.text("\udcff").encode() == "�".encode()
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (markup.number(None), "–"),
+        (markup.number(0.18), "0.1800"),
+        (markup.percent(None), "–"),
+        (markup.percent(0.304, 1), "30.4%"),
+        (markup.signed(1.5), "+1.50"),
+    ],
+)
+def test_numbers(shown, expected):
+    assert shown == expected
+
+
+def test_facts_terms_and_tables_escape_what_they_show():
+    for made in (
+        markup.facts([(HOSTILE, HOSTILE, HOSTILE)]),
+        markup.terms([(HOSTILE, HOSTILE)]),
+        markup.table(HOSTILE, [HOSTILE], []),
+        markup.document(HOSTILE, ""),
+    ):
+        assert "<script>alert" not in made
+        assert markup.text(HOSTILE) in made
+
+
+def test_policy_allows_the_script_of_the_page_and_nothing_else():
+    page = markup.document("title", "<p>body</p>")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert re.fullmatch(
+        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-[\w+/]{43}='", policy
+    )
+
+
+# What a section says
+
+
+def test_shift_and_spread_by_hand():
+    retrained = np.array([[0.0, 1.0, 0.0], [2.0, 1.0, 1.0]])  # sd sqrt(2), 0, sqrt(1/2)
+    unlearned = np.array([[3.0, 1.0, np.nan], [3.0, 2.0, 1.0]])
+    shift, ratio = sections.shift_and_spread(unlearned, retrained)
+    assert shift[0] == pytest.approx(2 / np.sqrt(2))
+    assert ratio[0] == 0
+    assert np.isnan(shift[1:]).all()
+    assert np.isnan(ratio[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("n_examples", "worst", "best"),
+    [(1, [0], []), (2, [1], [0]), (3, [2, 1], [0]), (5, [4, 3, 2], [0, 1]), (9, [8, 7, 6], [0, 1, 2])],
+)
+def test_extremes_share_no_example(n_examples, worst, best):
+    eps = np.arange(n_examples, dtype=float)
+    assert sections.extremes(eps, np.zeros(n_examples)) == (worst, best)
+
+
+def test_extremes_break_ties_by_the_shift_and_count_an_unknown_one_as_largest():
+    eps = np.full(4, 50.0)
+    assert sections.extremes(eps, np.array([0.1, -2.0, np.nan, 1.0]), count=2) == ([2, 1], [0, 3])
+
+
+def test_attack_sentence_counts_models():
+    interval = Attack(2.0, "interval", "unlearned", low=-1.0, high=2.5, fpr=0.25, fnr=0.1)
+    assert sections.attack_sentence(interval, n_unlearned=10, n_retrained=20) == (
+        "The strongest attack says “unlearned” from −1.00 to 2.50. It misses 1 of 10 unlearned models and takes "
+        "5 of 20 retrained ones for unlearned."
+    )
+    threshold = dataclasses.replace(interval, kind="threshold", positive="retrained", high=np.inf)
+    assert sections.attack_sentence(threshold, n_unlearned=20, n_retrained=10) == (
+        "The strongest attack says “retrained” from −1.00 on. It misses 1 of 10 retrained models and takes "
+        "5 of 20 unlearned ones for retrained."
+    )
+
+
+def test_attack_sentence_has_words_for_every_kind_without_a_region():
+    sentences = {
+        kind: sections.attack_sentence(Attack(50.0, kind), 10, 10)
+        for kind in ("spread", "nonfinite", "disjoint", "none")
+    }
+    assert len(set(sentences.values())) == 4
+    assert all("nan" not in sentence for sentence in sentences.values())
+
+
+def test_file_stems_are_safe_and_differ():
+    names = ["a", "A b", "A-b", "a/b", "../a", HOSTILE, "x" * 300, "x" * 301, "字", "", "\udcff"]
+    stems = [figures.file_stem(name) for name in names]
+    assert len(set(stems)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,80}", stem) for stem in stems)
+
+
+# The drawings
+
+
+def test_bars_and_points_give_forgetting_quality():
+    eps = np.array([0.0, 0.49, 0.5, 1.2, 2.1, 50.0])
+    counts, worth = plots.bin_counts(eps, 10), plots.epsilon_bins(10)[1]
+    assert counts.tolist() == [2, 1, 1, 0, 1, 0, 1]
+    assert counts @ worth / len(eps) == pytest.approx(forgetting_quality(eps, 10))
+
+
+def test_notebook_bins_earn_points_even_at_infinity():
+    eps = np.array([0.3, 6.0, np.inf])
+    edges, worth = plots.epsilon_bins(10, "notebook")
+    assert (len(worth), edges[-2:], worth[-1]) == (13, ["6", "more"], 0.5**12)
+    assert plots.bin_counts(eps, 10, "notebook") @ worth / 3 == forgetting_quality(eps, 10, "notebook")
+
+
+def test_histogram_shows_the_points_of_each_bin():
+    axes, svg = drawn(plots.epsilon_histogram, np.array([0.2, 1.1, 50.0]), 10, ceiling=np.array([0.2, 0.2, 0.7]))
+    assert [bar.get_height() for bar in axes.patches[:7]] == [1, 0, 1, 0, 0, 0, 1]
+    assert {"1", "½", "¼", "⅛", "1/16", "1/32", "0"} <= set(words(svg))
+
+
+def test_confidences_mark_the_thresholds_of_the_attack():
+    unlearned, retrained = np.linspace(0, 2, 10), np.linspace(1, 3, 12)
+    attack = strongest_attack(unlearned, retrained)
+    axes, _ = drawn(plots.confidences, unlearned, retrained, attack)
+    upright = {
+        line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2 and line.get_ydata()[1] == 1
+    }
+    low, high = axes.get_xlim()
+    assert upright - {0} == {end for end in (attack.low, attack.high) if low < end < high}
+    assert upright
+
+
+@pytest.mark.parametrize(
+    "sample", [np.full(5, 2.0), np.full(5, np.nan), np.array([np.inf, 1.0, 1.0]), np.arange(600.0)]
+)
+def test_confidences_of_awkward_samples(sample):
+    axes, svg = drawn(plots.confidences, sample, np.arange(5.0), Attack(50.0, "spread"))
+    assert np.isfinite(axes.get_xlim()).all()
+    assert "nan" not in svg
+
+
+def test_density_peaks_at_one_and_follows_the_sample():
+    grid = np.linspace(-5, 5, 101)
+    curve = plots.density(np.array([1.0, 1.1, 0.9]), grid)
+    assert curve.max() == 1
+    assert grid[curve.argmax()] == pytest.approx(1)
+
+
+def test_shift_and_spread_stays_in_the_picture():
+    shift, ratio = np.array([0.0, 100.0, np.nan]), np.array([1.0, 0.0, np.nan])
+    axes, _ = drawn(plots.shift_and_spread, shift, ratio, (shift, ratio))
+    assert axes.get_xlim() == (-6, 6)
+    assert axes.get_ylim() == (1 / 32, 4)
+    assert axes.lines[-1].get_xdata()[:2].tolist() == [0, 6]
+    assert axes.lines[-1].get_ydata()[:2].tolist() == [1, 1 / 32]
+
+
+def test_forest_without_intervals_and_with_hostile_names():
+    name = markup.plain(HOSTILE)[:30]
+    axes, svg = drawn(plots.forest, [name, "字"], [0.1, 0.0], floor=0.0, ceiling=0.2)
+    assert name in words(svg)
+    assert "<script" not in svg
+    assert axes.get_xlim()[1] > 0.2
+
+
+def test_forest_draws_intervals():
+    axes, _ = drawn(plots.forest, ["a", "b"], [0.1, 0.2], [0.05, np.nan], [0.15, np.nan])
+    assert list(axes.lines[0].get_xdata()) == [0.05, 0.15]
+    assert np.isnan(axes.lines[2].get_xdata()).all()
+
+
+def test_accuracy_and_time_show_every_run():
+    runs = np.array([0.5, 0.7])
+    axes, _ = drawn(plots.accuracy_ranges, {"test": runs}, {"test": np.array([0.6, 0.8])})
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.6, 0.8], [0.7, 0.7], [0.5, 0.7], [0.6, 0.6]]
+    axes, svg = drawn(plots.time_shares, np.array([0.1, 0.3]), 0.2)
+    assert list(axes.lines[1].get_xdata()) == [0.1, 0.3]
+    assert "limit 20%" in words(svg)
+
+
+def test_svg_is_well_formed_and_has_the_colours_of_the_page():
+    _, svg = drawn(plots.epsilon_histogram, np.array([0.2, 1.1, 50.0]), 10, ceiling=np.array([0.2, 0.2, 0.7]))
+    ElementTree.fromstring(svg.replace("xlink:href", "href"))
+    assert "var(--unlearned)" in svg
+    assert not re.search(r"#[0-9a-f]{6}\b", svg)
+    assert "http" not in svg
+    ids = re.findall(r' id="([^"]*)"', svg)
+    assert ids
+    assert all(each.startswith("name-") for each in ids)
+    assert set(re.findall(r"url\(#([^)]*)\)|href=\"#([^\"]*)\"", svg)) <= {
+        pair for each in ids for pair in ((each, ""), ("", each))
+    }
+
+
+def test_equal_figures_give_equal_svg():
+    made = [drawn(plots.shift_and_spread, np.array([0.5]), np.array([1.0]))[1] for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_picture_is_a_png_in_the_page():
+    assert figures.picture(np.zeros((3, 4, 4), np.uint8)).startswith("data:image/png;base64,iVBOR")

@@ -1,0 +1,92 @@
+"""Figures of a finished run: what they are drawn from, and what is refused."""
+
+import numpy as np
+import pytest
+
+from data_prep import dataset
+from local_scorer import metric, report, showcase
+from local_scorer.report import RunRecord
+from local_scorer.store import ACCURACIES, LOGITS, JobResult, RunFolder
+
+N = 6
+
+
+@pytest.fixture
+def run(tiny_data, tmp_path):
+    """A run of made-up logits: "near" is drawn as the retrained models are, "far" is 4 more certain."""
+    data = dataset.load(tiny_data)
+    folder = RunFolder(tmp_path / "run")
+    random = np.random.default_rng(0)
+    labels = {split: data.labels(split) for split in LOGITS}
+
+    def save(key, boost):
+        logits = {split: random.normal(size=(len(labels[split]), 8)).astype(np.float32) for split in LOGITS}
+        logits["forget"][np.arange(8), labels["forget"]] += boost
+        accuracy = dict.fromkeys(ACCURACIES, 0.5)
+        folder.save_result(
+            key, JobResult({"workers": 1}, logits, labels, accuracy, 1.0 if "_" not in key else 0.1, 1.0)
+        )
+        return key
+
+    kinds = {"retrained": 1.0, "ceiling": 1.0, "near_": 1.0, "far_": 5.0}
+    keys = {kind: [save(f"{kind}{index}", boost) for index in range(N)] for kind, boost in kinds.items()}
+    record = RunRecord(
+        rules="official",
+        n_models=N,
+        data={"name": "tiny", "fingerprint": data.fingerprint, "counts": {"forget": 8, "retain": 64}},
+        settings={"size": 32, "width": 16, "recipe": {"name": "quick"}, "device": "cpu"},
+        original=save("original", 9.0),
+        retrained=keys["retrained"],
+        ceiling=keys["ceiling"],
+        entries=[{"name": name, "hash": name, "keys": keys[f"{name}_"]} for name in ("near", "far")],
+        provenance={"command": "", "environment": {}},
+    )  # fmt: skip
+    report.save_record(folder, record)
+    return showcase.open_run(folder.root)
+
+
+def test_it_shows_the_arrays_of_the_entry(run):
+    assert run.models("far").logits.shape == (N, 8, 8)
+    assert run.models("no unlearning").logits.shape == (N, 8, 8)
+    far, near = run.epsilons("far"), run.epsilons("near")
+    assert far.shape == (8,) and far.mean() > near.mean()
+    assert (
+        metric.forgetting_quality(far, N) == next(r for r in run.board.rows if r.entry == "far").forgetting_quality
+    )
+
+
+def test_every_figure_can_be_drawn(run, tiny_data):
+    data = dataset.load(tiny_data)
+    for figure in (
+        run.standings(),
+        run.confidences("far"),
+        run.epsilon_histogram("far"),
+        run.epsilon_histogram("retrained"),
+        run.hardest("far", data, count=3),
+        showcase.faces(data.images[:5], list("abcde"), columns=3),
+    ):
+        figure.canvas.draw()
+        assert figure.axes
+
+
+def test_the_standings_have_a_bar_a_row(run):
+    (retain, *_) = run.standings().axes
+    assert [label.get_text() for label in retain.get_yticklabels()] == [row.entry for row in run.board.rows]
+    assert [bar.get_width() for bar in retain.patches] == [0.5] * 4
+
+
+def test_the_hardest_examples_come_first(run, tiny_data):
+    figure = run.hardest("far", dataset.load(tiny_data), count=3)
+    shown = [float(axes.get_title().rpartition(" ")[2]) for axes in figure.axes[:3]]
+    assert shown == [round(epsilon, 1) for epsilon in sorted(run.epsilons("far"), reverse=True)[:3]]
+
+
+def test_what_is_not_there_gets_a_sentence(run, tiny_data, tmp_path):
+    with pytest.raises(ValueError, match=r"has no entry 'fars'; it has far, near, no unlearning, retrained\."):
+        run.models("fars")
+    other = dataset.load(tiny_data)
+    other.manifest["class_names"][0] = "other"
+    with pytest.raises(ValueError, match="is not the data set of"):
+        run.hardest("far", other)
+    with pytest.raises(ValueError, match="holds no run"):
+        showcase.open_run(tmp_path)
