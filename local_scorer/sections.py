@@ -159,7 +159,9 @@ def _header(row: Row) -> str:
 def _facts(compared: Compared, context: Context) -> list[tuple[str, str, str]]:
     row, ceiling, retrained = compared.row, context.ceiling.row, context.retrained
     between = f" 95 % interval {interval(row)}." if row.score_low is not None else ""
-    seconds = f"{row.seconds:.1f} s a run in the mean; the limit is {TIME_LIMIT:.0%} of retraining."
+    seconds = "Not known: made elsewhere."
+    if row.seconds is not None:
+        seconds = f"{row.seconds:.1f} s a run in the mean; the limit is {TIME_LIMIT:.0%} of retraining."
     if row.entry == CEILING:
         seconds = f"{row.seconds:.1f} s to train one in the mean; 100 % is the mean of both sets."
     return [
@@ -224,7 +226,10 @@ def _runs_figure(compared: Compared, context: Context, gallery: Gallery) -> str:
         7.6, 3.1, rows=2, margins=(0.65, 0.2, 0.1, 0.5), height_ratios=(3, 1), gridspec_kw={"hspace": 0.75}
     )
     plots.accuracy_ranges(accuracies, _accuracies(compared.models), _accuracies(context.retrained))
-    plots.time_shares(time, compared.models.wall_seconds / context.retraining_seconds, TIME_LIMIT)
+    if row.seconds is None:
+        time.set_axis_off()
+    else:
+        plots.time_shares(time, compared.models.wall_seconds / context.retraining_seconds, TIME_LIMIT)
     drawing = gallery.show(
         figure, f"{figures.file_stem(row.entry)}-runs", f"Accuracy and time of each run: {plain(row.entry)}."
     )
@@ -300,7 +305,7 @@ def _runs_table(compared: Compared, context: Context) -> str:
         (f"{split} accuracy", *_summary(values, 100, " %"), *_summary(_accuracies(theirs)[split], 100, " %"))
         for split, values in _accuracies(ours).items()
     ]
-    if compared.row.entry != FLOOR:  # doing nothing takes no time
+    if compared.row.entry != FLOOR and compared.row.seconds is not None:  # doing nothing takes no time
         lines.append(("seconds", *_summary(ours.wall_seconds), *_summary(theirs.wall_seconds)))
     return table(
         f"Mean, standard deviation and range over N={ours.n_models} runs and {theirs.n_models} retrained models.",

@@ -120,7 +120,8 @@ def test_every_row_has_a_line_and_a_section(small_run):
     _, _, board, paths = small_run
     parsed = parse(paths[0])
     links = [value for value in parsed.values("href") if value.startswith("#entry-")]
-    assert links == [f"#entry-{position}" for position in range(1, len(board.rows) + 1)]
+    assert links[: len(board.rows)] == [f"#entry-{position}" for position in range(1, len(board.rows) + 1)]
+    assert set(links) == set(links[: len(board.rows)])
     for position, row in enumerate(board.rows, 1):
         text = parsed.text[f"entry-{position}"].strip()
         assert text.startswith(row.entry)
@@ -167,9 +168,30 @@ def test_figures_are_also_png(small_run):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths[1:])
 
 
+def test_certainty_and_audits_have_a_line_for_each_row_with_models(small_run):
+    _, _, board, paths = small_run
+    text = parse(paths[0]).text[None]
+    assert "How sure is it?" in text
+    assert "Audits beside the score" in text
+    assert "needs N of at least 32" in text
+    for row in board.rows:
+        if row.intervals:
+            assert f"{row.intervals.both.score_low:.4f} to {row.intervals.both.score_high:.4f}" in text
+
+
+def test_time_that_is_not_known_is_said(tmp_path):
+    folder, record = write_run(tmp_path / "run", 3, {"elsewhere": (0.5, 1, float("nan"))}, n_forget=4)
+    board = report.collect(folder, record)
+    position = [row.entry for row in board.rows].index("elsewhere") + 1
+    text = parse(page.write_page(folder, board, record)[0]).text[f"entry-{position}"]
+    assert "Not known: made elsewhere." in text
+
+
 def test_a_second_report_is_the_same_but_for_the_intervals_that_it_now_has(tmp_path):
     folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
     board = report.collect(folder, record)
+    rows = [replace(row, score_low=None, score_high=None, intervals=None) for row in board.rows]
+    board = replace(board, rows=tuple(rows))
     paths = page.write_page(folder, board, record)
     before = [path.read_bytes() for path in paths]
     assert "without intervals" in parse(paths[0]).text[None]
@@ -228,10 +250,13 @@ def test_ten_entries_of_64_models_make_less_than_3_megabytes(tmp_path):
 
 # In a browser
 
+N_OTHER_HEADS = 5 + 1 + len(page.AUDITS)  # of the tables on certainty and on audits
+
 SORT = """<script>
 window.onerror = (message) => { document.title = "error: " + message; };
-const order = () => [...document.querySelectorAll("table.sortable tbody tr")].map((row) => row.cells[0].innerText);
-const head = (name) => [...document.querySelectorAll("table.sortable th")].find((th) => th.innerText === name);
+const board = document.querySelector("table.sortable");
+const order = () => [...board.querySelectorAll("tbody tr")].map((row) => row.cells[0].innerText);
+const head = (name) => [...board.querySelectorAll("th")].find((th) => th.innerText === name);
 const seen = [order()];
 for (const name of ["time", "time", "entry"]) {
   head(name).querySelector("button").click();
@@ -260,7 +285,7 @@ def test_browser_shows_the_page_without_complaint(small_run, tmp_path):
     _, _, board, paths = small_run
     document, complaints = browse(paths[0], tmp_path)
     assert complaints == []
-    assert document.count('<button type="button">') == len(page.HEADS)  # the script ran under the page's policy
+    assert document.count('<button type="button">') == len(page.HEADS) + N_OTHER_HEADS  # the script ran under its policy
     assert document.count('<section class="entry') == len(board.rows)
 
 
