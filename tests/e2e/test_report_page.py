@@ -285,7 +285,7 @@ def test_browser_shows_the_page_without_complaint(small_run, tmp_path):
     _, _, board, paths = small_run
     document, complaints = browse(paths[0], tmp_path)
     assert complaints == []
-    assert document.count('<button type="button">') == len(page.HEADS) + N_OTHER_HEADS  # the script ran under its policy
+    assert document.count('<button type="button">') == len(page.HEADS) + N_OTHER_HEADS  # the script ran
     assert document.count('<section class="entry') == len(board.rows)
 
 
