@@ -90,7 +90,11 @@ def list_runs(args: argparse.Namespace) -> int:
         print(f"No runs below {args.folder}. Make one with 'python -m local_scorer leaderboard'.")
     for path in records:
         folder = RunFolder(path.parent)
-        record = report.load_record(folder)
+        try:
+            record = report.load_record(folder)
+        except ValueError as error:
+            print(error)
+            continue
         names = ", ".join(entry["name"] for entry in record.entries)
         keys = [record.original, *record.retrained, *record.ceiling]
         keys += [key for entry in record.entries for key in entry["keys"]]

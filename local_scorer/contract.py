@@ -32,6 +32,8 @@ def read_source(path: Path | str) -> str:
         EntryError: there is no such file, or it is not a text file named ``*.py``.
     """
     path = Path(path)
+    if path.is_dir():
+        raise EntryError(f"{path} is a folder: an entry is one file named *.py.")
     if not path.is_file():
         raise EntryError(f"There is no entry file {path}.")
     if path.suffix != ".py":
@@ -73,7 +75,12 @@ def check_signature(function: Callable[..., object]) -> None:
     Raises:
         EntryError: it cannot.
     """
-    signature = inspect.signature(function)
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise EntryError("unlearning is a coroutine or generator: calling it runs nothing. Write a function.")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        raise EntryError("unlearning has no signature that can be read. Write a plain function.") from None
     try:
         signature.bind(*ARGUMENTS)
     except TypeError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -36,6 +37,9 @@ SETUP_SECONDS = 300  # from the start of a process to the entry's first second, 
 MEMORY_SHARE = 0.8  # of the machine's memory, shared by the workers
 FILE_BYTES = 8 << 30  # the largest file that a job may write
 DETAIL_LINES = 12  # of a traceback
+LEAST_MEMORY = 2 << 30  # bytes, for one worker
+
+_exit = os._exit  # as it is before an entry can replace it
 FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its role; otherwise "train"
 
 
@@ -60,7 +64,7 @@ class LocalExecutor:
 
     def __init__(self, folder: RunFolder, device: str, workers: int):
         """Prepare `workers` slots on "cpu" or "cuda"; start nothing yet."""
-        self.folder = folder
+        self.folder = RunFolder(folder.root.absolute())  # an entry may change the working directory
         self.slots = workers
         self.device = device
         self._context = multiprocessing.get_context(
@@ -68,6 +72,7 @@ class LocalExecutor:
         )
         if hasattr(self._context, "set_forkserver_preload"):
             self._context.set_forkserver_preload(["local_scorer.executor"])  # torch is imported only once
+            _start_forkserver()
         self._header = {"workers": workers, "environment": store.environment()}
         self._runs: list[_Run] = []
 
@@ -134,6 +139,7 @@ class LocalExecutor:
             return self._time_out(run)
         run.process.join()
         code = run.process.exitcode
+        _kill_group(run.process.pid)  # what the entry left running
         run.process.close()
         self._listen(run)
         run.pipe.close()
@@ -142,7 +148,7 @@ class LocalExecutor:
             return None
         if code == 0 and run.step != "unlearn" and run.job.is_done(self.folder):
             return self.folder.result_path(run.job.key)
-        return _recorded_failure(run.work) or _unexplained_end(code)
+        return _recorded_failure(run.work) or _unexplained_end(code, run)
 
     def _listen(self, run: _Run) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -167,11 +173,29 @@ class LocalExecutor:
         return Failure("time-out", f"No end within {SETUP_SECONDS} s outside unlearning() ({run.step}).")
 
     def _kill(self, run: _Run) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(run.process.pid, signal.SIGKILL)  # the entry's own child processes too
-        run.process.kill()
-        run.process.join()
-        run.pipe.close()
+        if run.process is not None and run.process.pid is not None:  # an interrupt can come while it starts
+            _kill_group(run.process.pid)
+            run.process.kill()
+            run.process.join()
+        if run.pipe is not None:
+            run.pipe.close()
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a child process with all that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _start_forkserver() -> None:
+    """Start it now, deaf to Ctrl-C, which belongs to this process: it takes seconds, torch being imported."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals belong to the main thread; the server then starts with the first job
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _recorded_failure(work: Path) -> Failure | None:
@@ -181,12 +205,15 @@ def _recorded_failure(work: Path) -> Failure | None:
         return None
 
 
-def _unexplained_end(code: int) -> Failure:
+def _unexplained_end(code: int, run: _Run) -> Failure:
     if code == -signal.SIGKILL:
         return Failure("killed", "The process was killed from outside, or the system ran out of memory.")
     if code < 0:
         return Failure("killed", f"The process was ended by {signal.Signals(-code).name}.")
-    return Failure("exception", f"The process ended (exit code {code}) before unlearning() returned.")
+    inside = run.step == "unlearn" and run.phase != "finish"
+    when = "before unlearning() returned." if inside else "without a result."
+    hint = " Is the disk full?" if code else ""
+    return Failure("exception", f"The process ended (exit code {code}) {when}{hint}")
 
 
 def _child(
@@ -216,19 +243,24 @@ def _child(
             jobs.unlearn(job, folder, device, work, pipe.send_bytes)
         code = 0
     except BaseException as error:  # whatever foreign code raises becomes a row of the leaderboard
-        traceback.print_exc()
-        text = json.dumps(asdict(_failure(error)), ensure_ascii=False)
-        store.write_atomically(work / "failure.json", text.encode())
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
+        with contextlib.suppress(OSError):
+            store.write_atomically(work / "failure.json", json.dumps(asdict(_failure(error))).encode())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # threads and exit handlers that an entry left behind do not get a turn
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # an entry may have closed it
+                stream.flush()
+        _exit(code)  # threads and exit handlers that an entry left behind do not get a turn
 
 
 def _failure(error: BaseException) -> Failure:
-    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    try:
+        lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+        message = str(error).strip()
+    except Exception:  # an exception of an entry need not be printable
+        lines, message = [], ""
     details = "\n".join(lines[-DETAIL_LINES:])
-    message = str(error).strip()
     reason = f"{type(error).__name__}: {message.splitlines()[0] if message else '(no message)'}"
     if isinstance(error, EntryError):
         return Failure("signature", message)
@@ -261,5 +293,5 @@ def _limit_resources(device: str, workers: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     if device == "cpu" and sys.platform == "linux":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        share = int(MEMORY_SHARE * memory / workers)
+        share = max(LEAST_MEMORY, int(MEMORY_SHARE * memory / workers))
         resource.setrlimit(resource.RLIMIT_DATA, (share, share))

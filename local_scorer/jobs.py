@@ -8,6 +8,7 @@ replaced modules, hooks, flags and patched functions end with the entry's proces
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 from collections.abc import Callable
@@ -120,6 +121,7 @@ def train(job: Job, folder: RunFolder, device: str, header: dict[str, object]) -
     if job.role == "original":
         weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
         save_weights(weights, folder.weights_path(job.key))
+        header = {**header, "weights_sha256": data_prep.dataset.sha256_of(folder.weights_path(job.key))}
     _store(job, folder, net, data, device, watch.seconds, header)
 
 
@@ -199,13 +201,9 @@ def seed_everything(seed: int) -> None:
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     """Write a state dict atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{random.SystemRandom().randrange(2**32):08x}.partial")
-    try:
-        torch.save(weights, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    store.write_atomically(path, buffer.getvalue())
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

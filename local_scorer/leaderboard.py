@@ -81,17 +81,20 @@ def run(
         RuntimeError: training a model failed.
     """
     data = data_prep.dataset.load(settings.data)
-    for split in ("retain", "forget", "test"):
+    _check_unchanged(data)
+    for split in data_prep.dataset.SPLITS:
         if not len(data.rows(split)):
             raise ValueError(f"{settings.data} has no pictures in its {split} split: nothing can be scored.")
     names = [contract.entry_name(path) for path in entries]
-    if len(set(names)) < len(names) or {report.FLOOR, report.CEILING} & set(names):
-        raise ValueError("Every entry needs a file name of its own (and not that of a reference row).")
+    rows = [*names, report.FLOOR, report.CEILING]
+    taken = sorted({name for name in names if rows.count(name) > 1})
+    if taken:
+        raise ValueError(f"Every entry needs a name of its own: {', '.join(taken)} is taken. Rename the file.")
 
     base = Job(
         role="original",
         index=0,
-        data=str(settings.data),
+        data=str(Path(settings.data).absolute()),
         fingerprint=data.fingerprint,
         recipe=RECIPES[settings.recipe],
         width=settings.width,
@@ -202,6 +205,20 @@ def _describe(data: data_prep.dataset.PreparedDataset) -> dict[str, Any]:
         "settings": data.manifest["settings"],
         "seed": data.manifest["seed"],
     }
+
+
+def _check_unchanged(data: data_prep.dataset.PreparedDataset) -> None:
+    """Refuse files that are not what the manifest says: results are stored under the manifest's hashes.
+
+    Raises:
+        ValueError: a file was changed.
+    """
+    for name in ("images.npy", "examples.csv"):
+        if data_prep.dataset.sha256_of(data.folder / name) != data.manifest["sha256"].get(name):
+            raise ValueError(
+                f"{data.folder / name} is not what its manifest.json says: it was changed. Prepare the data set "
+                f"again; 'python -m data_prep verify {data.folder}' shows more."
+            )
 
 
 def _workers(settings: Settings) -> int:

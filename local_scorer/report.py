@@ -154,11 +154,23 @@ def load_record(folder: RunFolder) -> RunRecord:
         )
     try:
         record = RunRecord(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
+        _check_record(record)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # ValueError: not JSON, not UTF-8
         raise ValueError(f"{path} cannot be read ({error}). Run the leaderboard again.") from error
     if record.schema != SCHEMA:
         raise ValueError(f"{path} has schema {record.schema}, this version reads {SCHEMA}. Run it again.")
     return record
+
+
+def _check_record(record: RunRecord) -> None:
+    """Touch everything that is needed later, so that a damaged record is refused in one place."""
+    if not (record.retrained and record.ceiling and isinstance(record.original, str)):
+        raise ValueError("it names no models")
+    for key in [*record.retrained, *record.ceiling, *(key for entry in record.entries for key in entry["keys"])]:
+        key.encode()
+    _ = [entry["name"] for entry in record.entries], record.provenance.keys()
+    _ = record.data["name"], record.data["counts"]["forget"], record.data["counts"]["retain"]
+    _ = [record.settings[name] for name in ("size", "width", "device")], record.settings["recipe"]["name"]
 
 
 def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> Leaderboard:

@@ -158,7 +158,11 @@ class RunFolder:
         if not self.result_path(key).is_file() or (needs_weights and not self.weights_path(key).is_file()):
             return False
         try:
-            self.load_result(key)
+            header = self.load_result(key).header
+            if needs_weights:
+                content = self.weights_path(key).read_bytes()
+                if header.get("weights_sha256") != hashlib.sha256(content).hexdigest():
+                    return False
         except ValueError:
             self.result_path(key).replace(self.result_path(key).with_suffix(".damaged"))
             return False

@@ -42,7 +42,7 @@ GLOBAL_SEEDS = (
     "torch.cuda.manual_seed",
     "torch.cuda.manual_seed_all",
 )
-SECONDS = 20.0  # for one run on tiny data, where an ordinary entry needs about one
+SECONDS = 8.0  # for one run on tiny data, where an ordinary entry needs about one
 WORKERS = 2
 RECIPE = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
 

@@ -82,9 +82,7 @@ def write_folder(path: Path, content: dict[str, bytes]) -> Path:
     return path
 
 
-def write_zip(
-    path: Path, content: dict[str, bytes], top: str = "", method: int = zipfile.ZIP_DEFLATED
-) -> Path:
+def write_zip(path: Path, content: dict[str, bytes], top: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
     """Write the data set as a zip, below the folder `top`, as in ``"MUFAC/"``."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for file_name, data in content.items():

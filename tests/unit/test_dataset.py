@@ -192,9 +192,7 @@ def test_not_a_data_set(tmp_path):
 def test_unreadable_manifest(tmp_path, text):
     out = write(tmp_path / "out")
     (out / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(
-        ValueError, match=r"manifest\.json cannot be read \(.*\)\. Prepare the data set again\.$"
-    ):
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read \(.*\)\. Prepare the data set again\.$"):
         dataset.load(out)
 
 

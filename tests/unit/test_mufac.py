@@ -185,9 +185,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, content, raw):
 @pytest.mark.parametrize("seed", range(8))
 def test_forget_set_is_whole_people_and_just_large_enough(fraction, seed):
     people = np.repeat(np.arange(10), np.arange(1, 11))  # 55 pictures of ten people
-    rows = pd.DataFrame(
-        {"published_split": ["train"] * 55 + ["test"] * 5, "person": [*people, *range(10, 15)]}
-    )
+    rows = pd.DataFrame({"published_split": ["train"] * 55 + ["test"] * 5, "person": [*people, *range(10, 15)]})
     split = mufac._draw_forget_set(rows, fraction, seed, by_row=False)
     assert (split[55:] == "test").all()
     forgotten, sizes = np.unique(people[split[:55] == "forget"], return_counts=True)
@@ -330,9 +328,7 @@ def test_truncated_zip(tmp_path, content, kept):
     source = write_zip(tmp_path / "mufac.zip", content)
     data = source.read_bytes()
     source.write_bytes(data[: int(kept * len(data)) if kept < 1 else kept])
-    assert (
-        error_of(tmp_path, source) == f"mufac.zip is not a whole zip file (File is not a zip file). {AGAIN}"
-    )
+    assert error_of(tmp_path, source) == f"mufac.zip is not a whole zip file (File is not a zip file). {AGAIN}"
 
 
 def test_damaged_zip_member(tmp_path, content):
@@ -341,8 +337,7 @@ def test_damaged_zip_member(tmp_path, content):
     data[data.index(content[FIRST]) + 300] ^= 0xFF
     source.write_bytes(data)
     assert error_of(tmp_path, source) == (
-        f"{FIRST} ({TRAIN_CSV}, line 2) cannot be unpacked from mufac.zip "
-        f"(Bad CRC-32 for file {FIRST!r}). {AGAIN}"
+        f"{FIRST} ({TRAIN_CSV}, line 2) cannot be unpacked from mufac.zip (Bad CRC-32 for file {FIRST!r}). {AGAIN}"
     )
 
 
@@ -499,8 +494,7 @@ def test_member_that_lies_about_its_size(tmp_path, content):
     assert data.count(struct.pack("<I", 5 << 20)) == 2  # in the member's header and in the directory
     source.write_bytes(data.replace(struct.pack("<I", 5 << 20), struct.pack("<I", 1000)))
     assert error_of(tmp_path, source) == (
-        f"{FIRST} ({TRAIN_CSV}, line 2) cannot be unpacked from mufac.zip "
-        f"(Bad CRC-32 for file {FIRST!r}). {AGAIN}"
+        f"{FIRST} ({TRAIN_CSV}, line 2) cannot be unpacked from mufac.zip (Bad CRC-32 for file {FIRST!r}). {AGAIN}"
     )
 
 
@@ -524,9 +518,7 @@ def test_out_that_holds_another_data_set(tmp_path, content):
     out = mufac.prepare(source, tmp_path / "out")
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     assert mufac.prepare(source, out) == out  # the same one is no mistake
-    with pytest.raises(
-        ValueError, match=r"out already holds another data set\. Name another folder with --out"
-    ):
+    with pytest.raises(ValueError, match=r"out already holds another data set\. Name another folder with --out"):
         mufac.prepare(source, out, size=16)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mufac.zip", "out"]
@@ -556,9 +548,7 @@ def test_published_file(tmp_path):
         "person kept in a smaller split": 70,
         "repeated picture": 4103,
     }
-    people = data.examples.set_index(data.examples["source"].str.extract(r"(F\d+_AGE_[^_]+)_")[0])[
-        "person_id"
-    ]
+    people = data.examples.set_index(data.examples["source"].str.extract(r"(F\d+_AGE_[^_]+)_")[0])["person_id"]
     assert people["F0001_AGE_D"].nunique() == 1
     n_forget = sum(data.manifest["counts"]["forget"])
     n_train = n_forget + sum(data.manifest["counts"]["retain"])
