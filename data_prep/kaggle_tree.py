@@ -188,11 +188,14 @@ def refuse_full(out: Path) -> None:
 def _read_weights(path: Path, n_classes: int, outputs: int | None) -> dict[str, torch.Tensor]:
     import torch
 
+    from local_scorer import models
+
     if not path.is_file():
         raise ValueError(f"There is no file {path}: name a state dict with --weights, or leave it out.")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         found = len(weights["fc.weight"])
+        models.resnet18(found, len(weights["conv1.weight"])).load_state_dict(weights)
     except Exception as error:  # torch.load raises whatever the damaged bytes lead to
         raise ValueError(f"{path} is not the state dict of a ResNet-18 ({type(error).__name__}).") from error
     if found < n_classes or outputs not in (None, found):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ def open_submission(path: Path | str) -> Submission:
         _check_member(path, member)
         named[number] = member.filename
     _check_numbers(path, named)
+    if len({name.rpartition("/")[0] for name in named.values()}) > 1:
+        raise SubmissionError(f"{path} holds checkpoints in several folders. Put all of them into one.")
     return Submission(path, tuple(named[number] for number in range(len(named))))
 
 
@@ -126,7 +129,7 @@ def _number_of(path: Path, name: str) -> int:
             "and nothing else."
         )
     nested = folder and not (folder == FOLDER or folder.endswith(f"/{FOLDER}"))
-    if nested or ".." in folder.split("/"):
+    if nested or name.startswith("/") or ".." in folder.split("/"):
         raise SubmissionError(
             f"{path} holds {name!r}: checkpoints must lie at the top of the zip, or in {FOLDER} as the "
             "organisers' notebook puts them."
@@ -135,6 +138,8 @@ def _number_of(path: Path, name: str) -> int:
 
 
 def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise SubmissionError(f"{path}: {member.filename} is a link. Put the checkpoints themselves into the zip.")
     if member.file_size > MAX_BYTES:
         raise SubmissionError(
             f"{path}: {member.filename} unpacks to {member.file_size:,} bytes, more than the {MAX_BYTES:,} that "

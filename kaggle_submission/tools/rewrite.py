@@ -13,12 +13,16 @@ PLACES = r"(?<![\w./])/kaggle(?=/|['\"]|\s|$)"
 # The number 512 where it counts runs: as a range, in a comparison, or in a name that says so. It may also be a
 # batch size or the features of a ResNet-18, which stay.
 COUNTS = (
-    (r"(range\(\s*(?:0\s*,\s*)?)512(\s*\))", r"\g<1>{runs}\g<2>"),
+    (r"(range\(\s*(?:\w+\s*,\s*)?)512(\s*(?:,\s*1\s*)?\))", r"\g<1>{runs}\g<2>"),
     (r"([!=]=|[<>]=?)(\s*)512\b", r"\g<1>\g<2>{runs}"),
     (r"\b512(\s*(?:[!=]=|[<>]=?))", r"{runs}\g<1>"),
     (
         r"(?im)^(\s*(?!\w*(?:dim|size|batch|width|hidden|channel|feature|seed))"
-        r"(?:n|num|\w*(?:runs?|models?|checkpoints?|ckpts?|submissions?)\w*)\s*=\s*)512\b",
+        r"(?:n|num|\w*(?:runs?|models?|checkpoints?|ckpts?|submissions?)\w*)\s*(?::\s*\w+\s*)?=\s*)512\b",
+        r"\g<1>{runs}",
+    ),
+    (
+        r"(?i)([(,]\s*(?:n|num|\w*(?:runs?|n_models?|num_models?|checkpoints?|ckpts?))\s*(?::\s*\w+\s*)?=\s*)512\b",
         r"\g<1>{runs}",
     ),
 )
@@ -47,7 +51,8 @@ def fit(cells: list[str], scratch: str, runs: int, gpu: bool) -> tuple[list[str]
     (["for i in range(4): f'/scratch/kaggle/tmp/{i}'"], ['cell 1: range(512) -> range(4)'])
     """
     counts = [(pattern, text.format(runs=runs)) for pattern, text in COUNTS]
-    if not any(re.search(pattern, cell) for pattern, _ in counts for cell in cells):
+    without_comments = [re.sub(r"(?m)#.*$", "", cell) for cell in cells]
+    if not any(re.search(pattern, cell) for pattern, _ in counts for cell in without_comments):
         raise ValueError(
             f"No loop over {RUNS} runs was found. Write it as range({RUNS}), or give the number a name with RUNS."
         )

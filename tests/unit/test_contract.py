@@ -43,7 +43,7 @@ def test_missing_file(tmp_path):
 
 
 def test_folder_is_no_entry(tmp_path):
-    with pytest.raises(EntryError, match=r"^There is no entry file "):
+    with pytest.raises(EntryError, match=r" is a folder: an entry is one file named \*\.py\.$"):
         contract.read_source(tmp_path)
 
 
