@@ -295,8 +295,9 @@ def test_killed_run_goes_on_and_ends_with_equal_results(finished, tiny_data, tmp
 def test_ctrl_c_leaves_finished_jobs_and_a_sentence(tiny_data, tmp_path):
     arguments = ["leaderboard", FINETUNE, "--data", tiny_data, "--models", "3", "--out", tmp_path]
     process = subprocess.Popen(
-        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's "&" turns it off
+    )  # fmt: skip
     wait_for(lambda: len(list(tmp_path.glob("jobs/*.npz"))) >= 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -79,11 +80,15 @@ def test_missing_result(folder):
 
 
 def test_original_is_done_only_with_its_weights(folder):
-    folder.save_result("k", some_result())
+    result = some_result()
+    header = {**result.header, "weights_sha256": hashlib.sha256(b"weights").hexdigest()}
+    folder.save_result("k", dataclasses.replace(result, header=header))
     assert folder.is_done("k")
     assert not folder.is_done("k", needs_weights=True)
     store.write_atomically(folder.weights_path("k"), b"weights")
     assert folder.is_done("k", needs_weights=True)
+    store.write_atomically(folder.weights_path("k"), b"weigh")
+    assert not folder.is_done("k", needs_weights=True)
 
 
 def test_writing_replaces_and_leaves_nothing_else(tmp_path):

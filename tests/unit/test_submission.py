@@ -221,7 +221,14 @@ def row_of(folder, name):
     return next(row for row in rows if row["entry"] == name)
 
 
-NUMBERS = ("score", "forgetting_quality", "retain_accuracy", "forget_accuracy", "test_accuracy", "test_ratio")
+NUMBERS = (
+    "forgetting_quality",
+    "retain_accuracy",
+    "forget_accuracy",
+    "test_accuracy",
+    "retain_ratio",
+    "test_ratio",
+)
 
 
 def test_rescoring_gives_the_numbers_of_the_direct_run(direct_run, tiny_data, tmp_path):
@@ -237,6 +244,9 @@ def test_rescoring_gives_the_numbers_of_the_direct_run(direct_run, tiny_data, tm
     direct = next(row for row in board.rows if row.entry == "finetune")
     full, half = (row_of(folder.root, name) for name in ("full", "half"))
     assert [full[name] for name in NUMBERS] == [getattr(direct, name) for name in NUMBERS]
+    assert (
+        full["score"] == direct.forgetting_quality * direct.retain_ratio * direct.test_ratio
+    )  # if slow, has none
     for row in (full, half):
         assert (row["n_models"], row["status"], row["seconds"], row["time_ratio"]) == (4, "scored", None, None)
         assert row["reason"] == "Made elsewhere, in a time that is not known: the limit of 20% was not checked."
