@@ -84,7 +84,9 @@ def test_an_entry_that_cannot_be_pasted_is_refused(text, sentence, tmp_path):
 
 
 def test_equal_imports_are_no_clash(tmp_path):
-    notebook.build(entry(tmp_path, "import time\nimport torch\nfrom pathlib import Path\n" + EMPTY))
+    source = "import time\nimport torch\nfrom pathlib import Path\n" + EMPTY
+    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook.build(entry(tmp_path, source))["cells"]}
+    assert cells["method"] == source.strip("\n")
 
 
 def test_the_command_says_what_comes_next(tmp_path, capsys):
