@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Subset
 ADAPT = "tensor"  # "element": a factor for each weight, no mean; "dampened": 1 / factor of the tensor; "none": 1
 EPSILON = 1e-8  # of equation 12, as printed; 0.1 keeps R^2 / F from exploding where the forget set is memorised
 PAIRING = "cycle"  # "zip": stop with the forget set, after a few steps, so that each picture is ascended once
-RETAIN_SAMPLE = 512  # random pictures behind I_r, anew in each run; None takes all, for an epoch's time
+RETAIN_SAMPLE = 256  # random pictures behind I_r, anew in each run; None takes all, for an epoch's time
 IMPORTANCE_BATCH = 32  # pictures behind one squared gradient; smaller is less noisy and slower (8: 2.5 times)
 IMPORTANCE_EPSILON = 1e-12  # of equation 11; squared gradients are often 1e-10, which 1e-8 would mute
 EPOCHS = 1  # passes through the retain set; a paired step takes nearly two of fine-tuning
