@@ -1,12 +1,13 @@
 """Two teachers near the forget set: the student copies the original model on retain pictures that resemble the
-forget set, and on the forget set a teacher that was trained on the retain set alone. Batches alternate: one
-destroys, three rebuild.
+forget set, and on the forget set a teacher whose last layers were trained on the retain set alone. Batches
+alternate: one destroys, three rebuild.
 
 Source: report, section 6.1.1, after the 12th team of the public leaderboard, whose write-up is not available.
 
 Reading: what resembles is decided by cosine in the original's pooled features, NEIGHBOURS for each forget
 picture. The bad teacher shares the original's first stages, which are run once, and trains a newly drawn last
-stage and fc: the post's fresh net takes several epochs, and its entry ran out of time.
+stage and fc: the post's fresh net takes several epochs, and its entry ran out of time. Those first stages have
+seen the forget set; SHARED = 0 has not.
 """
 
 import copy
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 # SETTINGS
 NEIGHBOURS = 5  # retain pictures that each forget picture chooses
 ALPHA = 0.7  # share of the sample drawn from the chosen ones, in proportion to how often they were chosen
-RETAIN_SCALE = 3  # retain pictures for each forget picture, as in bad_teacher.py
+RETAIN_SCALE = 3  # retain pictures for each forget picture; more make larger retain batches, not more of them
 REBUILD = 3  # retain batches after each forget batch
 EPOCHS = 5  # passes through this small sample (report, section 5.4)
 TEACHER_EPOCHS = 3  # passes of the bad teacher through the retain set; part of the time that is measured

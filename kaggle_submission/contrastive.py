@@ -1,13 +1,14 @@
 """Contrastive fine-tuning: flatten the outputs on the forget set, then alternate between making each forget
 picture equally similar to all retain pictures and fine-tuning on the retain set.
 
-Source: second place of the competition (fanchuan), Kaggle discussion 458721; report, section 6.1.2.
+Source: fanchuan, first in the organisers' final list and "2nd place" in the post's title, Kaggle discussion
+458721; report, section 6.1.2.
 
 Reading: the author's code and not the report's formulas. Features are the logits, similarity is their dot
 product without normalisation, and of the two contrastive losses only the second was submitted. Its gradient on
 a similarity is softmax - 1/n: it evens out similarities and does not push forget pictures away. The net stays
-in train mode, also where the retain logits are not differentiated. The author's 8 epochs take more than a fifth
-of the retraining time here.
+in train mode, also where the retain logits are not differentiated; only batches of one picture pass in eval
+mode. The author's 8 epochs take more than a fifth of the retraining time here.
 """
 
 import copy
@@ -19,7 +20,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 # SETTINGS
-RECIPE = "fanchuan"  # SGD with a rate for each part; "report": Adam 1e-4, weight decay 5e-3 (section 5.4)
+RECIPE = "fanchuan"  # SGD with the rates below; "report": Adam 1e-4, weight decay 5e-3 throughout (section 5.4)
 EPOCHS = 2  # pairs of rounds; the author takes 8, the `report` recipe's time limit allows 5, `quick` allows 2
 TEMPERATURE = 1.15  # the author's
 RETAIN_BATCH = 256  # the author's best; also the number of retain pictures that a forget batch is compared with

@@ -12,6 +12,7 @@ from torch import nn
 # SETTINGS
 EPOCHS = 1  # more lose accuracy on MUFAC (report, section 5.4)
 LR = 1e-4  # Adam; the report's choice for MUFAC
+DECAY = False  # True: LR falls to 0 by cosine over all steps; the report does not say
 WEIGHT_DECAY = 5e-3  # coupled, inside Adam, as in the report
 CLASS_WEIGHTS = False  # True: cross-entropy weighted by n / (n_classes * n_of_class), from the retain labels
 
@@ -22,6 +23,9 @@ def finetune(net, loader, criterion):
     """Minimise `criterion` over EPOCHS passes through `loader`."""
     device = device_of(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=EPOCHS * len(loader), eta_min=0 if DECAY else LR
+    )
     net.train()
     for _ in range(EPOCHS):
         for batch in loader:
@@ -29,6 +33,7 @@ def finetune(net, loader, criterion):
             if len(labels) < 2:
                 continue  # batch normalisation cannot use a single picture
             descend(optimizer, criterion(net(images), labels))
+            schedule.step()
 
 
 # PLUMBING

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 # SETTINGS
 ALPHA = 3e-8  # noise variance of a weight of importance 1; the source's 0.2 puts every weight at the cap
 CAP = 3e-2  # largest standard deviation; the source's 1e-3 hardly changes an answer on the built-in set
-LAST_LAYER = 10.0  # factor on the standard deviation in net.fc, as in the source
+LAST_LAYER = 10.0  # factor on the standard deviation in net.fc; the source: in tensors whose last axis is 10
 RETAIN_SAMPLE = 512  # random pictures behind I_r, anew in each run; None takes all, for an epoch's time
 IMPORTANCE_BATCH = 32  # pictures behind one squared gradient; smaller is less noisy and slower (8: 2.5 times)
 TAIL_EPOCHS = 1  # passes through the retain set after the noise; 0 is the source's method

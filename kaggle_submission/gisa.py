@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader, Subset
 
 # SETTINGS
 ADAPT = "tensor"  # "element": a factor for each weight, no mean; "dampened": 1 / factor of the tensor; "none": 1
-EPSILON = 1e-8  # of equation 12, as printed; 0.1 keeps R^2 / F from exploding where the forget set is memorised
-PAIRING = "cycle"  # "zip": stop with the forget set, after a few steps, so that each picture is ascended once
+EPSILON = 1e-8  # of equation 12, "small" there; 0.1 keeps R^2 / F from exploding where the forget set is memorised
+PAIRING = "cycle"  # "zip": an epoch ends with the forget set, after a few steps, so that it is ascended once
 RETAIN_SAMPLE = 256  # random pictures behind I_r, anew in each run; None takes all, for an epoch's time
 IMPORTANCE_BATCH = 32  # pictures behind one squared gradient; smaller is less noisy and slower (8: 2.5 times)
 IMPORTANCE_EPSILON = 1e-12  # of equation 11; squared gradients are often 1e-10, which 1e-8 would mute
 EPOCHS = 1  # passes through the retain set; a paired step takes nearly two of fine-tuning
 LR = 1e-4  # Adam; the report's choice for MUFAC; eta_base of equation 11
+DECAY = False  # True: LR falls to 0 by cosine over all steps; the report does not say
 WEIGHT_DECAY = 5e-3  # coupled, inside Adam, as in the report
 CLASS_WEIGHTS = False  # True: weigh R and F by n / (n_classes * n_of_class), from the retain labels
 
@@ -89,6 +90,10 @@ def adjust(net, retain_loader, forget_loader, criterion, factors):
     device = device_of(net)
     parameters = list(net.parameters())
     optimizer = torch.optim.Adam(parameters, lr=LR, weight_decay=WEIGHT_DECAY)
+    steps = len(retain_loader) if PAIRING == "cycle" else min(len(retain_loader), len(forget_loader))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=EPOCHS * steps, eta_min=0 if DECAY else LR
+    )
     for _ in range(EPOCHS):
         for retain_batch, forget_batch in pairs(retain_loader, forget_loader):
             images, labels = unpack(retain_batch, device)
@@ -101,6 +106,7 @@ def adjust(net, retain_loader, forget_loader, criterion, factors):
             forget_loss = criterion(net(images), labels)
             before = [parameter.detach().clone() for parameter in parameters]
             descend(optimizer, joint_loss(retain_loss, forget_loss))
+            schedule.step()
             with torch.no_grad():
                 for parameter, old, factor in zip(parameters, before, factors, strict=True):
                     parameter.copy_(old.lerp(parameter, factor))

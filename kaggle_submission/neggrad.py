@@ -4,8 +4,8 @@ Source: report, section 4.2, equation 2 (L = R - lambda F); Choi and Na, arXiv:2
 
 Reading: each retain batch is paired with a forget batch, and the forget set starts again as often as the retain
 set needs it (the benchmark of Choi and Na). The forget batch passes with batch normalisation in eval mode: its
-statistics stay out of the net, F is the loss that an evaluation would see, and lambda = 0 is fine-tuning
-exactly.
+statistics stay out of the net, F is the loss that an evaluation would see, and with PAIRING = "cycle" lambda = 0
+is fine-tuning exactly.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import nn
 
 # SETTINGS
 LAMBDA = 0.1  # strength of the ascent; the report's choice for MUFAC
-PAIRING = "cycle"  # "zip": stop with the forget set, after a few steps, so that each picture is ascended once
+PAIRING = "cycle"  # "zip": an epoch ends with the forget set, after a few steps, so that it is ascended once
 CAP = False  # True: ascend no forget batch above the original's mean validation loss; F alone has no bound
 EPOCHS = 1  # passes through the retain set; a paired step takes nearly two of fine-tuning
 LR = 1e-4  # Adam; the report's choice for MUFAC

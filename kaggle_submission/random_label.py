@@ -1,6 +1,7 @@
-"""Amnesiac relabelling: give each forget picture a wrong label and fine-tune on forget and retain set together.
+"""Relabelling: give each forget picture a wrong label and fine-tune on forget and retain set together.
 
-Source: Graves, Nagisetty and Ganesh, arXiv:2010.10981; report, section 2.2 (described, not in its table).
+Source: Graves, Nagisetty and Ganesh, arXiv:2010.10981; report, section 2.2 (as amnesiac
+unlearning; described, not in its table).
 
 Reading: the label is drawn once, uniformly over the other classes, and forget and retain pictures are shuffled
 into the same batches. LABELS = "any" is the variant of SalUn's code: drawn anew in each epoch, the true label

@@ -149,7 +149,7 @@ def class_weights(net, loader):
 def unlearning(net, retain_loader, forget_loader, val_loader):
     """Unlearn in place: see the top of the file."""
     net.to(memory_format=torch.channels_last)  # faster convolutions, the same weights
-    weights = class_weights(net, retain_loader) if CLASS_WEIGHTS else None
+    weights = class_weights(net, retain_loader) if CLASS_WEIGHTS and TAIL_EPOCHS else None
     forget, retain = forget_loader.dataset, retain_loader.dataset
     with all_or_nothing(net):
         forget_importances = importances(net, forget)

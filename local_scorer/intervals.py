@@ -15,9 +15,12 @@ around the F that was measured:
     new models = mean + (redrawn models - mean + h x noise) / sqrt(1 + h^2),  h = (4 / 3N)^(1/5)
 
 The noise has the models' own covariance over examples and accuracies, so that a model that is odd on one
-example is odd on the others. Three corrections are needed, each checked by ``benchmarks/coverage.py``:
+example is odd on the others; deviations of redrawn models are widened by sqrt(N / (N - 1)), for the sample's
+own mean is too near to it. Three corrections are needed, each checked by ``benchmarks/coverage.py``:
 
-- Redrawn sets differ more than the real ones do, so that their mean F, m, lies below F: variance x F / m.
+- Redrawn sets differ more than the real ones do, so that their mean F, m, lies below F. What examples do each
+  by itself adds up like counts, with a variance in proportion to F: x F / m. What models do to all examples
+  alike raises or lowers F by a factor: x (F / m)^2.
 - With few models, examples seem to be related by chance, which widens the spread of F. The same redrawing on
   models shuffled within each example measures that part; it is taken off. From 64 models on it is negligible.
 - The quantile is Student's, with N - 1 degrees of freedom.
@@ -154,10 +157,11 @@ def redraw(
         if by_chance is not None:
             by_chance[indices.start : indices.stop] = _points_of_many(unrelated, rules)
 
-    noise, variance = _variances(with_chance, by_chance)
+    noise, common = _variances(with_chance, by_chance)
     raw = with_chance.mean(axis=1)
     scale = measured.forgetting_quality / raw.mean() if measured.forgetting_quality > 0 else 1.0
-    shrink = np.sqrt(scale * variance / raw.var(ddof=1)) if variance > 0 else 0.0
+    variance = scale * noise / len(earned) + scale**2 * common
+    shrink = np.sqrt(variance / raw.var(ddof=1)) if variance > 0 else 0.0
     moved = shrink * (raw - raw.mean())
     between = earned.var(ddof=1) if len(earned) > 1 else 0.0
     own_share = np.sqrt(max(0.0, 1 - scale * noise / between)) if between > 0 else 0.0
@@ -199,14 +203,20 @@ def intervals_of(redraws: Redraws, level: float = LEVEL) -> Intervals:
 
 
 def _variances(with_chance: np.ndarray, by_chance: np.ndarray | None) -> tuple[float, float]:
-    """Return the mean variance of an example's points, and the variance of F: from points ``[resamples, n]``."""
-    noise = float(with_chance.var(axis=0, ddof=1).mean())
-    alone = noise / with_chance.shape[1]
-    related = float(with_chance.mean(axis=1).var(ddof=1)) - alone
+    """Split the variance of F, from points ``[resamples, n]``.
+
+    Returns:
+        the mean variance of an example's points, of which 1 / n enters F; and what examples have in common.
+    """
+    noise, common = _split_variance(with_chance)
     if by_chance is not None:
-        own = by_chance.var(axis=0, ddof=1).mean() / by_chance.shape[1]
-        related -= max(0.0, float(by_chance.mean(axis=1).var(ddof=1) - own))
-    return noise, alone + max(0.0, related)
+        common -= max(0.0, _split_variance(by_chance)[1])
+    return noise, max(0.0, common)
+
+
+def _split_variance(earned: np.ndarray) -> tuple[float, float]:
+    noise = float(earned.var(axis=0, ddof=1).mean())
+    return noise, float(earned.mean(axis=1).var(ddof=1)) - noise / earned.shape[1]
 
 
 def _mixing(n_models: int, generator: np.random.Generator) -> np.ndarray:
@@ -214,7 +224,7 @@ def _mixing(n_models: int, generator: np.random.Generator) -> np.ndarray:
     bandwidth = (4 / (3 * n_models)) ** 0.2
     noise = generator.normal(size=(n_models, n_models)) / np.sqrt(n_models - 1)
     chosen = np.zeros_like(noise)
-    chosen[np.arange(n_models), generator.integers(n_models, size=n_models)] = 1
+    chosen[np.arange(n_models), generator.integers(n_models, size=n_models)] = np.sqrt(n_models / (n_models - 1))
     return (chosen + bandwidth * noise) / np.sqrt(1 + bandwidth**2)
 
 

@@ -116,7 +116,15 @@ def test_a_mixing_keeps_mean_and_covariance_on_average():
         [intervals._mixed(intervals._mixing(10, np.random.default_rng(i)), values) for i in range(2000)]
     )
     assert new.mean() == pytest.approx(values.mean(), abs=0.05)
-    assert new.var() == pytest.approx(values.var(), rel=0.15)
+    assert new.var() == pytest.approx(values.var(ddof=1), rel=0.05)  # divided by N it is 11 % more
+
+
+def test_a_variance_is_split_into_what_examples_do_alone_and_together():
+    """Points a + b: a common to the two examples, b of opposite sign; a has variance 4, b has 1."""
+    together, alone = np.array([2.0, 2, -2, -2]), np.array([1.0, -1, 1, -1])
+    noise, common = intervals._variances(np.stack([together + alone, together - alone], axis=1), None)
+    assert noise == pytest.approx(20 / 3)  # (4 + 1) x 4 / 3
+    assert common == pytest.approx(16 / 3 - 20 / 6)
 
 
 def test_errors_are_sentences():

@@ -52,6 +52,23 @@ def test_finetune_is_adam_on_the_retain_set_alone():
     assert equal(net.state_dict(), expected.state_dict())
 
 
+@pytest.mark.parametrize("name", ["finetune", "gisa"])
+@pytest.mark.parametrize("decay", [False, True])
+def test_learning_rate_falls_to_zero_if_asked(name, decay, monkeypatch):
+    """Two epochs of three batches: six cosine steps."""
+    entry, rates = load(name, EPOCHS=2, DECAY=decay), []
+    take_step = entry.descend
+
+    def step(optimizer, loss):
+        rates.append(optimizer.param_groups[0]["lr"])
+        take_step(optimizer, loss)
+
+    monkeypatch.setattr(entry, "descend", step)
+    entry.unlearning(given_net(3), loader(classes(12, 3), batch_size=4), loader(classes(4, 3)), Untouchable())
+    cosine = [entry.LR * (1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
+    assert rates == pytest.approx(cosine if decay else 6 * [entry.LR], abs=0)
+
+
 @pytest.mark.parametrize("use_class_weights", [False, True])
 def test_neggrad_with_lambda_zero_is_finetuning_bit_for_bit(use_class_weights):
     nets = [given_net(3), given_net(3)]
