@@ -23,7 +23,8 @@ own mean is too near to it. Three corrections are needed, each checked by ``benc
   alike raises or lowers F by a factor: x (F / m)^2.
 - With few models, examples seem to be related by chance, which widens the spread of F. The same redrawing on
   models shuffled within each example measures that part; it is taken off. From 64 models on it is negligible.
-- The quantile is Student's, with N - 1 degrees of freedom.
+- A high F comes with a high variance, so the interval is one of ln F: F x exp(-+ t sd / F), with t the quantile
+  of Student's distribution with N - 1 degrees of freedom.
 
 With V the variance of F over models, W the mean variance of an example's points, s^2 the variance of the
 points over n examples: V(both) = V + (s^2 - W) / n, since s^2 already holds W once.
@@ -177,7 +178,7 @@ def redraw(
 
 
 def intervals_of(redraws: Redraws, level: float = LEVEL) -> Intervals:
-    """Turn redraws into intervals; a lower end is never below 0.
+    """Turn redraws into intervals of the logarithm; of a score of 0, nothing but 0 can be said.
 
     Raises:
         ValueError: the level is not between 0 and 1.
@@ -186,13 +187,15 @@ def intervals_of(redraws: Redraws, level: float = LEVEL) -> Intervals:
         raise ValueError(f"The level of an interval lies between 0 and 1, found {level}.")
     models, examples = redraws.n_models - 1, max(redraws.n_examples - 1, 1)
     freedom = {"models": models, "examples": examples, "both": min(models, examples)}
+    highest = redraws.score / redraws.quality if redraws.quality > 0 else 0.0  # F is at most 1
     found = {}
     for source, degrees in freedom.items():
         quantile = _student(degrees, (1 + level) / 2)
         ends = []
-        for centre, name in ((redraws.score, "score"), (redraws.quality, "quality")):
-            half = quantile * float(getattr(redraws, f"{name}_{source}").std(ddof=1))
-            ends += [max(0.0, centre - half), centre + half]
+        for name, centre, most in (("score", redraws.score, highest), ("quality", redraws.quality, 1.0)):
+            deviation = float(getattr(redraws, f"{name}_{source}").std(ddof=1))
+            factor = float(np.exp(quantile * deviation / centre)) if centre > 0 else 1.0
+            ends += [centre / factor, min(centre * factor, most)]
         found[source] = Interval(*ends)
     return Intervals(
         **found,

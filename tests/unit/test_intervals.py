@@ -37,9 +37,9 @@ def test_intervals_lie_around_what_was_measured():
     result = final_score(unlearned, retrained)
     found = score_intervals(unlearned, retrained)
     for interval in (found.models, found.examples, found.both):
-        assert 0 <= interval.quality_low < result.forgetting_quality < interval.quality_high
-        assert 0 <= interval.score_low < result.score < interval.score_high
-        assert interval.score_low + interval.score_high == pytest.approx(2 * result.score)
+        assert 0 < interval.quality_low < result.forgetting_quality < interval.quality_high
+        assert 0 < interval.score_low < result.score < interval.score_high
+        assert interval.score_low * interval.score_high == pytest.approx(result.score**2)
     assert (found.n_models, found.n_examples, found.n_resamples) == (10, 20, 60)
 
 
@@ -49,7 +49,7 @@ def test_redraws_are_centred_on_what_was_measured():
 
 
 def test_interval_by_hand():
-    """Half width = Student's quantile x standard deviation: 4.3027 at 2 degrees, here of 0.1, 0.2, 0.3."""
+    """Factor = exp(Student's quantile x standard deviation / centre): 4.3027 at 2 degrees, 0.1 of 0.1, 0.2, 0.3."""
     spread, none = np.array([0.1, 0.2, 0.3]), np.zeros(3)
     redraws = replace(
         redraw(*evaluation(3), resamples=3), score=0.5, quality=0.2,
@@ -57,9 +57,9 @@ def test_interval_by_hand():
         quality_models=spread, quality_examples=none, quality_both=spread,
     )  # fmt: skip
     found = intervals_of(redraws)
-    assert found.models.score_low == pytest.approx(0.5 - 0.43027, abs=1e-5)
-    assert found.models.score_high == pytest.approx(0.5 + 0.43027, abs=1e-5)
-    assert found.models.quality_low == 0.0
+    assert found.models.score_low == pytest.approx(0.5 / np.exp(0.86053), abs=1e-5)
+    assert found.models.score_high == pytest.approx(0.5 * np.exp(0.86053), abs=1e-5)
+    assert found.models.quality_low == pytest.approx(0.2 / np.exp(2.15133), abs=1e-5)
     assert (found.examples.score_low, found.examples.score_high) == (0.5, 0.5)
 
 

@@ -242,7 +242,7 @@ def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
     ]  # fmt: skip
     cells = lines[start + 3].split()
     assert cells == [
-        "similarity_based_bad_…", "0.7500", "0.000-1.930", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
+        "similarity_based_bad_…", "0.7500", "0.082-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
         "scored",
     ]  # fmt: skip
     assert lines[start + 2].endswith("ceiling")
