@@ -49,7 +49,7 @@ def test_redraws_are_centred_on_what_was_measured():
 
 
 def test_interval_by_hand():
-    """Factor = exp(Student's quantile x standard deviation / centre): 4.3027 at 2 degrees, 0.1 of 0.1, 0.2, 0.3."""
+    """Factor = exp(t sd / centre): Student's t is 4.3027 at 2 degrees, the sd of 0.1, 0.2, 0.3 is 0.1."""
     spread, none = np.array([0.1, 0.2, 0.3]), np.zeros(3)
     redraws = replace(
         redraw(*evaluation(3), resamples=3), score=0.5, quality=0.2,
