@@ -17,7 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks import slow_metric
+from benchmarks.simulated import model_set
+from local_scorer.intervals import redraw
 from local_scorer.metric import epsilons, forgetting_quality
+
+REDRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,21 @@ def main() -> int:
             f"{row.n_models:>5} {row.slow_ms:>11.1f} ms {row.fast_ms:>7.3f} ms "
             f"{row.slow_ms / row.fast_ms:>7.0f}x {'yes' if row.equal else 'NO':>6} {row.quality:>7.4f}"
         )
+    n_models = min(args.models)
+    seconds = seconds_of_redraws(n_models, args.examples, args.seed)
+    print(
+        f"\nIntervals: {REDRAWS} redraws of N={n_models} with {args.examples} examples, {seconds:.1f} CPU seconds"
+    )
     return 0 if all(row.equal for row in timings) else 1
+
+
+def seconds_of_redraws(n_models: int, n_examples: int, seed: int) -> float:
+    """Time the redraws behind an interval, in CPU seconds."""
+    generator = np.random.default_rng([seed, n_models])
+    unlearned, retrained = (model_set(generator.normal(size=(n_models, n_examples)), generator) for _ in range(2))
+    start = time.process_time()
+    redraw(unlearned, retrained, resamples=REDRAWS)
+    return time.process_time() - start
 
 
 def measure(n_models: int, n_examples: int, n_slow: int, seed: int) -> Timing:

@@ -14,6 +14,7 @@ from local_scorer.store import RunFolder
 DONE, PROBLEM, ENTRY_NOT_SCORED, INTERRUPTED = 0, 1, 3, 130
 DEFAULT_MODELS = 10
 DEFAULT_OUT = Path("runs/default")
+DEFAULT_SIZE = 32
 DEFAULT_DATA = Path("data/synthetic")  # made on the first run
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
 
@@ -115,13 +116,16 @@ def _show(folder: RunFolder, board: report.Leaderboard) -> int:
 
 def _data_folder(args: argparse.Namespace) -> Path:
     if args.data is not None:
+        if args.size is not None:
+            raise ValueError("--size is of the built-in set; the pictures in --data have a size of their own.")
         return Path(args.data)
     from data_prep import synthetic
 
-    folder = DEFAULT_DATA if args.size == 32 else DEFAULT_DATA.with_name(f"synthetic-{args.size}")
+    size = DEFAULT_SIZE if args.size is None else args.size
+    folder = DEFAULT_DATA if size == DEFAULT_SIZE else DEFAULT_DATA.with_name(f"synthetic-{size}")
     if not (folder / "manifest.json").is_file():
         print(f"Making the built-in data set in {folder} ...", file=sys.stderr)
-        synthetic.prepare(folder, size=args.size)
+        synthetic.prepare(folder, size=size)
     return folder
 
 
@@ -188,7 +192,7 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--models", type=int, metavar="N", help="models per entry (competition: 512; default: 10; of a zip: all)")
     add("--recipe", default="quick", help="how models are trained: competition, report or quick (default)")
     add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
-    add("--size", type=int, default=32, help="pixels of the built-in set (default: 32); see --data otherwise")
+    add("--size", type=int, help=f"pixels of the built-in set (default: {DEFAULT_SIZE}); not with --data")
     add("--rules", choices=report.RULES, default="official", help="which metric (default: official)")
     add("--workers", type=int, default=0, metavar="W", help="jobs at a time (default: one per core or GPU)")
     add("--device", default="cpu", help="cpu (default) or cuda")

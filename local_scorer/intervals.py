@@ -15,9 +15,9 @@ around the F that was measured:
     new models = mean + (redrawn models - mean + h x noise) / sqrt(1 + h^2),  h = (4 / 3N)^(1/5)
 
 The noise has the models' own covariance over examples and accuracies, so that a model that is odd on one
-example is odd on the others; deviations of redrawn models are widened by sqrt(N / (N - 1)), for the sample's
-own mean is too near to it. Three corrections are needed, each checked by ``benchmarks/coverage.py``:
+example is odd on the others. Corrections are needed, checked together by ``benchmarks/coverage.py``:
 
+- Redrawn models are taken around the sample's own mean, which is too near to them: variance x N / (N - 1).
 - Redrawn sets differ more than the real ones do, so that their mean F, m, lies below F. What examples do each
   by itself adds up like counts, with a variance in proportion to F: x F / m. What models do to all examples
   alike raises or lowers F by a factor: x (F / m)^2.
@@ -161,11 +161,13 @@ def redraw(
     noise, common = _variances(with_chance, by_chance)
     raw = with_chance.mean(axis=1)
     scale = measured.forgetting_quality / raw.mean() if measured.forgetting_quality > 0 else 1.0
-    variance = scale * noise / len(earned) + scale**2 * common
+    noise *= scale * n_models / (n_models - 1)
+    common *= scale**2 * n_models / (n_models - 1)
+    variance = noise / len(earned) + common
     shrink = np.sqrt(variance / raw.var(ddof=1)) if variance > 0 else 0.0
     moved = shrink * (raw - raw.mean())
     between = earned.var(ddof=1) if len(earned) > 1 else 0.0
-    own_share = np.sqrt(max(0.0, 1 - scale * noise / between)) if between > 0 else 0.0
+    own_share = np.sqrt(max(0.0, 1 - noise / between)) if between > 0 else 0.0
     by_examples = weights @ earned - measured.forgetting_quality
     quality = measured.forgetting_quality
     models, examples, both = quality + moved, quality + by_examples, quality + moved + own_share * by_examples
@@ -227,7 +229,7 @@ def _mixing(n_models: int, generator: np.random.Generator) -> np.ndarray:
     bandwidth = (4 / (3 * n_models)) ** 0.2
     noise = generator.normal(size=(n_models, n_models)) / np.sqrt(n_models - 1)
     chosen = np.zeros_like(noise)
-    chosen[np.arange(n_models), generator.integers(n_models, size=n_models)] = np.sqrt(n_models / (n_models - 1))
+    chosen[np.arange(n_models), generator.integers(n_models, size=n_models)] = 1
     return (chosen + bandwidth * noise) / np.sqrt(1 + bandwidth**2)
 
 

@@ -328,6 +328,10 @@ def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
         (["--width", "17"], "error: --width must be one of 16, 32, 64, found 17.\n"),
         (["--recipe", "slow"], "error: Unknown recipe 'slow': expected one of competition, report, quick.\n"),
         (["--workers", "-1"], "error: --workers must not be negative, found -1.\n"),
+        (
+            ["--size", "64"],
+            "error: --size is of the built-in set; the pictures in --data have a size of their own.\n",
+        ),
     ],
 )
 def test_wrong_settings_get_one_sentence(tiny_data, tmp_path, arguments, sentence):
