@@ -109,24 +109,31 @@ def distance(unlearned: np.ndarray, retrained: np.ndarray) -> Distance:
         ratio = ours.std(axis=0, ddof=1) / spread
     supported = []
     for our, their in zip(ours.T, theirs.T, strict=True):
-        attack = metric.strongest_attack(our, their)
-        n_positive, n_other = len(our), len(their)
-        if attack.positive == "retrained":
-            n_positive, n_other = n_other, n_positive
-        if attack.positive:
-            supported.append(
-                supported_epsilon(round(attack.fpr * n_other), n_other, round(attack.fnr * n_positive), n_positive)
-            )
+        supported.append(supported_epsilon(*_errors(our, their)))
     n_models = min(len(ours), len(theirs))
     return Distance(
         shift=_mean_of_finite(shift),
         absolute_shift=_mean_of_finite(np.abs(shift)),
         spread=float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else float("nan"),
-        supported_epsilon=float(np.median(supported)) if supported else float("nan"),
+        supported_epsilon=float(np.median(supported)),
         largest_supported_epsilon=supported_epsilon(0, n_models, 0, n_models),
         n_models=n_models,
         n_examples=int(finite.sum()),
     )
+
+
+def _errors(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, int, int]:
+    """Return false positives, their number of tries, false negatives and theirs, of the strongest attack.
+
+    Where the rules name no attack, the range of the sample with the narrower one is taken.
+    """
+    attack = metric.strongest_attack(ours, theirs)
+    if attack.positive:
+        positive, other = (ours, theirs) if attack.positive == "unlearned" else (theirs, ours)
+        return round(attack.fpr * len(other)), len(other), round(attack.fnr * len(positive)), len(positive)
+    positive, other = sorted((ours, theirs), key=np.ptp)
+    inside = (positive.min() <= other) & (other <= positive.max())
+    return int(inside.sum()), len(other), 0, len(positive)
 
 
 def rate_upper(errors: int, n: int, level: float = BOUND_LEVEL) -> float:

@@ -1,8 +1,9 @@
 """Which entries can be told apart? Pairs of entries under the same redraws of retrained models and examples.
 
 Every entry is held against the same retrained models and the same forget set, so that luck with these moves
-all scores together. Where one entry beats another in nearly all redraws, the order would survive a repetition
-of the evaluation; where not, the two share a place.
+all scores together. Two entries are told apart where their scores differ by more than t standard deviations of
+that difference over redraws, t the two-sided 95 % quantile of Student's distribution with N - 1 degrees of
+freedom; where not, the two share a place.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from local_scorer.intervals import Redraws
+from local_scorer.intervals import Redraws, student_quantile
 
-TOLD_APART = 0.975  # share of redraws that the better entry must win: two-sided 95 %
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Comparison:
 
     Attributes:
         share: share of redraws in which the first beats the second; a draw counts one half.
-        told_apart: whether the share reaches `TOLD_APART`.
+        told_apart: whether the order would survive a repetition of the evaluation.
         n_resamples: number of redraws behind the share.
     """
 
@@ -56,7 +57,10 @@ def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
         for second in order[place + 1 :]:
             difference = redraws[first].score_both - redraws[second].score_both
             share = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
-            found.append(Comparison(first, second, share, share >= TOLD_APART, len(difference)))
+            degrees = min(redraws[name].n_models for name in (first, second)) - 1
+            least = student_quantile(degrees, (1 + LEVEL) / 2) * float(difference.std(ddof=1))
+            apart = redraws[first].score - redraws[second].score > least
+            found.append(Comparison(first, second, share, apart, len(difference)))
     return tuple(found)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from local_scorer import metric
-from local_scorer.intervals import _student
+from local_scorer.intervals import student_quantile
 from local_scorer.score import ModelSet, final_score, statistic
 
 LEAST_MODELS = 32
@@ -33,6 +33,8 @@ COMPETITION_MODELS = 512
 JACKKNIFE_GROUPS = 8
 MOST_EXAMPLES = 200  # forget examples that are drawn; more would only cost time
 SPLITS = 20  # of the models into two halves
+EVALUATIONS = 4  # drawn for each candidate number of models
+POWERFUL = 2.8  # standard deviations: 1.96 for 95 %, and 0.84 to see it four times in five
 LEAST_SPREAD = 1e-3  # confidence units; a kind of model that does not vary at all still has a law
 
 
@@ -132,7 +134,8 @@ def expected_quality(
         return 0.0, 0.0
     points = np.array([laws.points(n_models, generator) for _ in range(repetitions)])
     kept = 1 - laws.lost
-    return float(kept * points.mean()), float(kept**2 * points.var(axis=1, ddof=1).mean() / points.shape[1])
+    noise = points.var(axis=1, ddof=1).mean() if points.shape[1] > 1 else points.var()
+    return float(kept * points.mean()), float(kept**2 * noise / points.shape[1])
 
 
 def forecast(
@@ -163,7 +166,7 @@ def forecast(
         value, _ = expected_quality(laws, n_models, np.random.default_rng([seed, n_models]))
         without[group] = value, value * _ratio_without(unlearned, retrained, keep_ours, keep_theirs)
     jackknife = (n_groups - 1) * without.var(axis=0)
-    quantile = _student(n_groups - 1, 0.975)
+    quantile = student_quantile(n_groups - 1, 0.975)
     half = quantile * np.sqrt(jackknife + noise * np.array([1, ratio**2]))
     score = quality * ratio
     return Forecast(
@@ -176,28 +179,33 @@ def models_needed(
     first: tuple[ModelSet, ModelSet],
     second: tuple[ModelSet, ModelSet],
     seed: int = 0,
-    candidates: Sequence[int] = (10, 16, 32, 64, 128, 256, 512),
+    candidates: Sequence[int] = (64, 128, 256, 512),
 ) -> int | None:
-    """Estimate how many models would tell two entries apart; None if the largest candidate would not.
+    """Estimate how many models, at least, would tell two entries apart; None if that cannot be said.
 
     More models hardly make F less noisy: they make entries differ more. So the scores of both are forecast at
-    each candidate; two entries are told apart where these differ by 1.96 standard deviations. What models
-    share between examples is left out, so that this is a lower bound.
+    each candidate above their own number of models; two entries are told apart, four times in five, where these
+    differ by 2.8 standard deviations. What models share between examples, and how sure the laws are, is left
+    out, so that this is a lower bound. None below `LEAST_MODELS`, or if the largest candidate would not do.
 
     Args:
         first, second: unlearned and retrained models of each entry.
     """
+    at_hand = min(models.n_models for pair in (first, second) for models in pair)
+    if at_hand < LEAST_MODELS:
+        return None
     laws, ratios = [], []
     for unlearned, retrained in (first, second):
         measured = final_score(unlearned, retrained)
         laws.append(fit(statistic(unlearned, "official"), statistic(retrained, "official")))
         ratios.append(measured.retain_ratio * measured.test_ratio)
-    for n_models in sorted(candidates):
+    for n_models in sorted(candidate for candidate in candidates if candidate > at_hand):
         scores = np.empty((2, 2))
         for index in range(2):
-            quality, noise = expected_quality(laws[index], n_models, np.random.default_rng([seed, n_models]))
+            generator = np.random.default_rng([seed, n_models])
+            quality, noise = expected_quality(laws[index], n_models, generator, EVALUATIONS)
             scores[index] = quality * ratios[index], noise * ratios[index] ** 2
-        if abs(scores[0, 0] - scores[1, 0]) > 1.96 * np.sqrt(scores[:, 1].sum()):
+        if abs(scores[0, 0] - scores[1, 0]) > POWERFUL * np.sqrt(scores[:, 1].sum()):
             return n_models
     return None
 

@@ -103,12 +103,14 @@ def score_intervals(
 def default_resamples(n_models: int, rules: str = "official") -> int:
     """Return how many redraws are worth their time: their number sets the error of the interval's width.
 
-    >>> default_resamples(10), default_resamples(512)
-    (60, 40)
+    >>> default_resamples(10), default_resamples(64), default_resamples(512)
+    (200, 100, 40)
     """
     if rules == "notebook":
         return 20  # a logistic regression for each example and redraw
-    return 60 if n_models <= 64 else 40
+    if n_models < 64:
+        return 200
+    return 100 if n_models < 512 else 40
 
 
 def redraw(
@@ -192,9 +194,12 @@ def intervals_of(redraws: Redraws, level: float = LEVEL) -> Intervals:
     highest = redraws.score / redraws.quality if redraws.quality > 0 else 0.0  # F is at most 1
     found = {}
     for source, degrees in freedom.items():
-        quantile = _student(degrees, (1 + level) / 2)
+        quantile = student_quantile(degrees, (1 + level) / 2)
         ends = []
         for name, centre, most in (("score", redraws.score, highest), ("quality", redraws.quality, 1.0)):
+            if source != "models" and redraws.n_examples < 2:  # one picture says nothing of others
+                ends += [0.0, most]
+                continue
             deviation = float(getattr(redraws, f"{name}_{source}").std(ddof=1))
             factor = float(np.exp(quantile * deviation / centre)) if centre > 0 else 1.0
             ends += [centre / factor, min(centre * factor, most)]
@@ -264,7 +269,7 @@ def _finite_or_nan(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _student(degrees: int, probability: float) -> float:
+def student_quantile(degrees: int, probability: float) -> float:
     """Return a quantile of Student's t; scipy comes with scikit-learn."""
     from scipy.special import stdtrit
 

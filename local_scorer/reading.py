@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from local_scorer import audits, comparisons, forecast, intervals
 from local_scorer.audits import Behaviour, Distance
 from local_scorer.comparisons import Comparison
@@ -16,7 +18,6 @@ from local_scorer.intervals import Intervals, Redraws
 from local_scorer.score import ModelSet, statistic
 from local_scorer.store import JobResult
 
-LEAST_FOR_ESTIMATE = 10  # models; with fewer, nothing is said of how many would tell two entries apart
 AUDITED_MODELS = 10  # the membership attack is fitted ten times a model; more models only cost time
 
 
@@ -26,17 +27,24 @@ class Tie:
 
     Attributes:
         entries: names, best first.
-        models_needed: estimate of the models that would tell the last from the first; None if 512 would not, or
-            with fewer than `LEAST_FOR_ESTIMATE` models.
+        models_needed: how many models, at least, would tell the last from the first; None if 512 would not, or
+            if there are too few models to say.
+        n_models: models at hand.
     """
 
     entries: tuple[str, ...]
     models_needed: int | None
+    n_models: int
 
     def __str__(self) -> str:
         first, *others = self.entries
-        needed = "" if self.models_needed is None else f" (about {self.models_needed} models would tell the last)"
-        return f"{first} cannot be told from {', '.join(others)}{needed}."
+        if self.n_models < forecast.LEAST_MODELS:
+            needed = f"how many models would, can be said from {forecast.LEAST_MODELS} on"
+        elif self.models_needed is None:
+            needed = f"{forecast.COMPETITION_MODELS} models would hardly do"
+        else:
+            needed = f"at least {self.models_needed} models would tell the last"
+        return f"{first} cannot be told from {', '.join(others)} ({needed})."
 
 
 def redraw_all(entries: Mapping[str, ModelSet], retrained: ModelSet) -> dict[str, Redraws]:
@@ -53,8 +61,14 @@ def intervals_of(redraws: Mapping[str, Redraws]) -> dict[str, Intervals]:
 
 
 def forecasts(entries: Mapping[str, ModelSet], retrained: ModelSet) -> dict[str, Forecast | None]:
-    """Forecast every entry's score with as many models as the competition had; None where N is too small."""
-    return {name: forecast.forecast(models, retrained) for name, models in entries.items()}
+    """Forecast every entry's score with as many models as the competition had; None where N is too small.
+
+    Neither is there a forecast of an entry with broken models: how many of others would break is not known.
+    """
+    return {
+        name: forecast.forecast(models, retrained) if np.isfinite(models.logits).all() else None
+        for name, models in entries.items()
+    }
 
 
 def ties(
@@ -67,8 +81,7 @@ def ties(
     for group in comparisons.groups(pairs, order):
         if len(group) > 1:
             first, last = ((entries[name], retrained) for name in (group[0], group[-1]))
-            enough = retrained.n_models >= LEAST_FOR_ESTIMATE
-            found.append(Tie(group, forecast.models_needed(first, last) if enough else None))
+            found.append(Tie(group, forecast.models_needed(first, last), retrained.n_models))
     return pairs, tuple(found)
 
 

@@ -65,7 +65,7 @@ class Row:
         reason: why it was rejected or failed, else empty.
         score: final score; None unless scored.
         score_low, score_high: 95 % interval of the mean score over repetitions with other models, on this forget
-            set; None under the notebook rules and for the floor.
+            set; None under the notebook rules, for the floor, and for a score of 0.
         share_of_ceiling: score as a share of the row "retrained".
         forgetting_quality: F.
         retain_accuracy, forget_accuracy, test_accuracy: mean over models, shares from 0 to 1.
@@ -239,11 +239,11 @@ def to_csv(board: Leaderboard) -> str:
     return buffer.getvalue()
 
 
-def write(folder: RunFolder, board: Leaderboard) -> list[Path]:
-    """Write leaderboard.csv and leaderboard.json into the run folder; return their paths."""
+def write(folder: RunFolder, board: Leaderboard, suffix: str = "") -> list[Path]:
+    """Write leaderboard.csv and .json, `suffix` before the dot, into the run folder; return their paths."""
     paths = []
-    for name, text in (("leaderboard.csv", to_csv(board)), ("leaderboard.json", to_json(board))):
-        path = folder.root / name
+    for ending, text in ((".csv", to_csv(board)), (".json", to_json(board))):
+        path = folder.root / f"leaderboard{suffix}{ending}"
         write_atomically(path, text.encode())
         paths.append(path)
     return paths
@@ -306,15 +306,16 @@ def _with_readings(
                 distance=reading.distance_of(evaluated[row.entry], reference.retrained),
                 behaviour=reading.behaviour_of(results),
             )
-        if row.entry in scored:
+        if row.entry in scored and row.score > 0:  # of no points at all, no spread can be told
             of_score = intervals[row.entry].models
             row = replace(
                 row,
                 score_low=of_score.score_low,
                 score_high=of_score.score_high,
                 intervals=intervals[row.entry],
-                forecast=forecasts[row.entry],
             )
+        if row.entry in scored:
+            row = replace(row, forecast=forecasts[row.entry])
         found.append(row)
     return found, pairs, ties
 
@@ -328,7 +329,8 @@ def _entry_row(folder: RunFolder, entry: dict[str, Any], reference: _Reference) 
         if failure:
             return _failed_row(entry, entry["keys"].index(key), failure, reference.wall_seconds)
     if missing:
-        return Row(entry["name"], "failed", f"{len(missing)} of its {len(entry['keys'])} runs are not done.")
+        reason = f"Not finished: {len(missing)} of its {len(entry['keys'])} runs are missing."
+        return Row(entry["name"], "failed", reason)
     return _scored_row(entry["name"], models_of(folder, entry["keys"]), reference)
 
 
@@ -351,7 +353,10 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
     cpu_seconds = 0.0 if name == FLOOR else float(models.cpu_seconds.mean())
     ratio = score.time_ratio(seconds, reference.wall_seconds)
     rejected = name != CEILING and ratio > TIME_LIMIT
+    broken = int((~np.isfinite(models.logits).all(axis=(1, 2))).sum())
     reason = ""
+    if broken:
+        reason = f"{broken} of {models.n_models} models answer with NaN or infinity on forget pictures."
     if math.isnan(seconds):
         reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
     if rejected:

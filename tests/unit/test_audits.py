@@ -99,10 +99,13 @@ def test_examples_that_are_not_finite_are_left_out_and_counted():
         distance(np.full((3, 2), np.inf), retrained)
 
 
-def test_copies_of_one_model_have_no_spread_and_no_attack():
-    found = distance(np.ones((3, 1)), np.array([[0.0], [1.0], [2.0]]))
+def test_where_the_rules_name_no_attack_the_narrower_range_is_one():
+    """Copies of one model, at 1: one of three others lies there too. Disjoint samples: an attack without error."""
+    found = distance(np.ones((64, 1)), np.arange(64.0)[:, None])
     assert found.spread == 0
-    assert np.isnan(found.supported_epsilon)
+    assert found.supported_epsilon == supported_epsilon(1, 64, 0, 64) > 2
+    found = distance(np.ones((64, 1)), np.full((64, 1), 5.0))
+    assert found.supported_epsilon == found.largest_supported_epsilon
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import copies, one_retrained, variants
+from benchmarks import copies, limits, one_retrained, variants
 from data_prep.dataset import PreparedDataset
 from local_scorer.score import ModelSet
 
@@ -20,6 +20,8 @@ def models(logits):
 
 def test_doctests():
     assert doctest.testmod(variants).attempted == 2
+    assert doctest.testmod(limits).attempted == 1
+    assert doctest.testmod(limits).failed == 0
     assert doctest.testmod(variants).failed == 0
 
 
@@ -87,3 +89,16 @@ def test_more_points_with_a_copy_are_seen_as_such():
     assert copies.share_higher(np.array([0.1, 0.2]), np.array([1.0, 0.9, 0.8])) == 0
     mean, low, high = copies.interval(np.array([0.0, 1.0]))
     assert (mean, low, high) == (0.5, 0.0, 1.0)
+
+
+def test_mended_confidences_have_the_retrained_models_mean_and_spread():
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(3, 1, (50, 4)), random.normal(-1, 2, (40, 4))
+    moved = limits.mend(ours, theirs, mean=True)
+    assert moved.mean(axis=0) == pytest.approx(theirs.mean(axis=0))
+    assert moved.std(axis=0) == pytest.approx(ours.std(axis=0))
+    widened = limits.mend(ours, theirs, spread=True)
+    assert widened.mean(axis=0) == pytest.approx(ours.mean(axis=0))
+    assert widened.std(axis=0) == pytest.approx(theirs.std(axis=0))
+    assert limits.quality(ours, theirs) < limits.quality(moved, theirs)
+    assert limits.quality(moved, theirs) < limits.quality(limits.mend(ours, theirs, True, True), theirs)

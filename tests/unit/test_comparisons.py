@@ -51,6 +51,14 @@ def test_share_by_hand(redraws):
     assert comparisons({"second": second, "first": first}) == (Comparison("first", "second", 0.625, False, 4),)
 
 
+@pytest.mark.parametrize(("lead", "apart"), [(0.21, False), (0.22, True)])
+def test_apart_by_hand(redraws, lead, apart):
+    """16 models: t is 2.1314 at 15 degrees; the difference's standard deviation is 0.1, so 0.2131 is the least."""
+    second = replace(redraws["good"], score=0.2, score_both=np.array([0.2, 0.2, 0.2]))
+    first = replace(redraws["good"], score=0.2 + lead, score_both=np.array([0.3, 0.4, 0.5]))
+    assert comparisons({"second": second, "first": first})[0].told_apart is apart
+
+
 def test_an_entry_ties_with_itself(redraws):
     assert comparisons({"a": redraws["good"], "b": redraws["good"]})[0].share == 0.5
 

@@ -76,9 +76,18 @@ def test_examples_without_a_law_earn_nothing():
 
 def test_more_models_tell_a_shift_apart_and_never_an_entry_from_itself():
     perfect, shifted = sets(32), sets(32, shift=0.7, seed=2)
-    assert models_needed(perfect, perfect, candidates=(10, 32)) is None
-    needed = models_needed(perfect, shifted, candidates=(5, 32, 128))
-    assert needed in (32, 128)
+    assert models_needed(perfect, perfect, candidates=(64, 128)) is None
+    assert models_needed(perfect, shifted, candidates=(5, 32, 128, 512)) in (128, 512)
+    assert models_needed(perfect, shifted, candidates=(5, 32)) is None  # 32 are at hand, and did not
+
+
+def test_too_few_models_say_nothing_of_how_many_are_needed():
+    assert models_needed(sets(31), sets(31, shift=3.0, seed=2)) is None
+
+
+def test_one_forget_example_has_a_forecast_with_ends():
+    made = forecast(*sets(32, n_examples=1), n_models=64)
+    assert np.isfinite([made.score, made.score_low, made.score_high]).all()
 
 
 def test_errors_are_sentences():

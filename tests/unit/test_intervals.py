@@ -40,7 +40,7 @@ def test_intervals_lie_around_what_was_measured():
         assert 0 < interval.quality_low < result.forgetting_quality < interval.quality_high
         assert 0 < interval.score_low < result.score < interval.score_high
         assert interval.score_low * interval.score_high == pytest.approx(result.score**2)
-    assert (found.n_models, found.n_examples, found.n_resamples) == (10, 20, 60)
+    assert (found.n_models, found.n_examples, found.n_resamples) == (10, 20, 200)
 
 
 def test_redraws_are_centred_on_what_was_measured():
@@ -99,10 +99,14 @@ def test_accuracies_widen_the_score_and_not_f():
     )
 
 
-def test_one_forget_example_has_an_interval():
-    found = score_intervals(*evaluation(n_examples=1))
+def test_one_forget_example_says_nothing_of_others():
+    evaluated = evaluation(n_examples=1)
+    found, result = score_intervals(*evaluated), final_score(*evaluated)
     assert found.models.score_high > 0
-    assert found.examples.score_low == found.examples.score_high
+    for interval in (found.examples, found.both):
+        assert (interval.quality_low, interval.quality_high) == (0.0, 1.0)
+        assert interval.score_low == 0.0
+        assert interval.score_high == pytest.approx(result.retain_ratio * result.test_ratio)
 
 
 def test_notebook_rules_have_intervals():

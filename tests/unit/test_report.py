@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from local_scorer import report, table
+from local_scorer.reading import Tie
 from local_scorer.report import Leaderboard, Row, RunRecord
 from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
@@ -156,9 +157,36 @@ def test_unfinished_entry_and_unreadable_entry_file(folder):
     folder.result_path("half2").unlink()
     unreadable = {"name": "gone", "hash": None, "error": "There is no entry file gone.py.", "keys": []}
     board = report.collect(folder, record_of(entry, unreadable))
-    assert row_of(board, "half").reason == "1 of its 3 runs are not done."
+    assert row_of(board, "half").reason == "Not finished: 1 of its 3 runs are missing."
     assert row_of(board, "gone").reason == "There is no entry file gone.py."
     assert {row_of(board, name).status for name in ("half", "gone")} == {"failed"}
+
+
+def test_a_broken_model_is_told_of_and_a_score_of_zero_has_no_interval(folder):
+    entry = add_entry(folder, "broken", confidences=(1, math.nan, 2))
+    row = row_of(report.collect(folder, record_of(entry)), "broken")
+    assert (row.status, row.score, row.score_low, row.intervals, row.forecast) == ("scored", 0, None, None, None)
+    assert row.reason == "1 of 3 models answer with NaN or infinity on forget pictures."
+
+
+def test_files_of_other_rules_stand_beside_the_runs_own(folder):
+    board = report.collect(folder, record_of(add_entry(folder, "mine")))
+    names = [path.name for path in (*report.write(folder, board), *report.write(folder, board, "-notebook"))]
+    assert names == [
+        "leaderboard.csv", "leaderboard.json", "leaderboard-notebook.csv", "leaderboard-notebook.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("needed", "n_models", "sentence"),
+    [
+        (None, 10, "a cannot be told from b, c (how many models would, can be said from 32 on)."),
+        (128, 64, "a cannot be told from b, c (at least 128 models would tell the last)."),
+        (None, 64, "a cannot be told from b, c (512 models would hardly do)."),
+    ],
+)
+def test_a_tie_says_what_would_break_it(needed, n_models, sentence):
+    assert str(Tie(("a", "b", "c"), needed, n_models)) == sentence
 
 
 def test_rows_are_sorted_by_score_with_rejected_and_failed_ones_last(folder):
@@ -242,7 +270,7 @@ def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
     ]  # fmt: skip
     cells = lines[start + 3].split()
     assert cells == [
-        "similarity_based_bad_…", "0.7500", "0.082-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
+        "similarity_based_bad_…", "0.7500", "0.066-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
         "scored",
     ]  # fmt: skip
     assert lines[start + 2].endswith("ceiling")
@@ -257,7 +285,7 @@ def test_table_says_what_a_reader_needs(folder):
         "official rules, N=3. What there is to forget: the original's confidence on the forget set lies "
         "4.00 standard deviations of the retrained models above theirs (median over examples)."
     )
-    assert "broken: failed. 1 of its 1 runs are not done." in text
+    assert "broken: failed. Not finished: 1 of its 1 runs are missing." in text
     assert "slow: rejected. unlearning() took 45.0% of the time of retraining, the limit is 20%." in text
     assert "Note: N=3 is too few to rank good entries" in text
 
