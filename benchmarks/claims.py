@@ -52,7 +52,7 @@ def claim(row: dict[str, str]) -> str:
         raise ValueError(f"{row['entry']} has no score to claim: {row['status']}. {row['reason']}")
     score, low, high, time = (float(row[name]) for name in ("score", "score_low", "score_high", "time_ratio"))
     return (
-        f"Claim: score {score:.4f} ({low:.3f} to {high:.3f}), N={row['n_models']}, built-in set, official rules; "
+        f"Claim: score {score:.4f} ({low:.4f} to {high:.4f}), N={row['n_models']}, built-in set, official rules; "
         f"{time:.1%} of the time of retraining"
     )
 

@@ -40,14 +40,14 @@ def main() -> int:
         args.data, n_models=args.models, recipe=args.recipe, width=args.width, workers=args.workers
     )
     folder = RunFolder(args.out)
+    command = "python -m benchmarks.variants " + shlex.join(sys.argv[1:])
     try:
         names = [name for text in args.variants for name in expanded(text)]
         files = [written(name, args.out / "variants") for name in names]
-        board = leaderboard.run(settings, files, folder)
+        board = leaderboard.run(settings, files, folder, command)
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    command = "python -m benchmarks.variants " + shlex.join(sys.argv[1:])
     text = "\n".join([command, *lines(board)])
     print(text)
     if args.text:

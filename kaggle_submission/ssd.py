@@ -8,6 +8,9 @@ inside the minimum, and the sign would be lost. Importances are squared gradient
 over small batches: torch.func's gradient of each picture takes nine times as long on a CPU. Dampening with the
 whole retain set maps one net to nearly one net, and the metric gives nothing to models without spread: I_r
 comes from another random sample in each run.
+
+Claim: score 0.0082 (0.0063 to 0.0108), N=64, built-in set, official rules; 3.7% of the time of retraining; 2
+cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
 """
 
 import copy

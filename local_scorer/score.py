@@ -119,9 +119,9 @@ def small_n_note(n_models: int) -> str | None:
     if n_models >= ENOUGH_MODELS:
         return None
     return (
-        f"N={n_models} is too few to rank good entries: at N=10, perfect unlearning and unlearning that is "
-        "off by one standard deviation differ by a factor of only 1.4 in F; at N=512, by ten. Use --models 64 "
-        "or more before you trust an order."
+        f"N={n_models} is too few to rank good entries: perfect unlearning and unlearning that is off by one "
+        "standard deviation differ by a factor of only 1.5 in F at N=10, of 4 at N=64 and of 12 at N=512. Use "
+        "--models 64 or more before you trust an order."
     )
 
 
