@@ -37,23 +37,23 @@ def main() -> int:
         models = report.models_of(folder, keys)
         ours = statistic(models, "official")
         score = final_score(models, retrained)
-        shift, spread = _shift_and_spread(ours, theirs)
+        shift, distance, spread = _shift_and_spread(ours, theirs)
         mended = [
             quality(mend(ours, theirs, **how), theirs)
             for how in ({"mean": True}, {"spread": True}, {"mean": True, "spread": True})
         ]
         line = (
             f"{name:{width}}  {score.score:6.4f}  {score.retain_ratio * score.test_ratio:8.3f}  "
-            f"{shift:+5.2f}  {spread:6.2f}  {score.forgetting_quality:6.4f}  "
+            f"{shift:+5.2f}  {distance:7.2f}  {spread:6.2f}  {score.forgetting_quality:6.4f}  "
             f"{mended[0]:7.4f}  {mended[1]:9.4f}  {mended[2]:6.4f}"
         )
         found.append((score.score, line))
     lines = [
         f"python -m benchmarks.limits --run {args.run.name}",
-        f"N={record.n_models}. Shift and spread: medians over forget examples; in the retrained models' standard",
-        "deviations, and as a ratio of standard deviations.",
+        f"N={record.n_models}. Medians over forget examples: shift and its size in the retrained models' standard",
+        "deviations, spread as a ratio of standard deviations.",
         "",
-        f"{'entry':{width}}   score  accuracy  shift  spread       F  F moved  F widened  F both",
+        f"{'entry':{width}}   score  accuracy  shift  |shift|  spread       F  F moved  F widened  F both",
         *(line for _, line in sorted(found, reverse=True)),
     ]
     text = "\n".join(lines)
@@ -79,10 +79,11 @@ def quality(ours: np.ndarray, theirs: np.ndarray) -> float:
     return metric.forgetting_quality(metric.epsilons(ours, theirs), len(ours))
 
 
-def _shift_and_spread(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+def _shift_and_spread(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
     spread = theirs.std(axis=0)
     shift = (ours.mean(axis=0) - theirs.mean(axis=0)) / spread
-    return float(np.median(shift)), float(np.median(ours.std(axis=0) / spread))
+    medians = (np.median(values) for values in (shift, np.abs(shift), ours.std(axis=0) / spread))
+    return tuple(float(median) for median in medians)
 
 
 if __name__ == "__main__":
