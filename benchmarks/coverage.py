@@ -42,8 +42,8 @@ class Plan:
 
 PLANS = (
     Plan(10, 60, forget_sets=200, evaluations_each=1, truth_evaluations=50, resamples=60),
-    Plan(64, 30, forget_sets=100, evaluations_each=1, truth_evaluations=40, resamples=60),
-    Plan(512, 20, forget_sets=15, evaluations_each=6, truth_evaluations=40, resamples=40),
+    Plan(64, 30, forget_sets=80, evaluations_each=1, truth_evaluations=40, resamples=60),
+    Plan(512, 20, forget_sets=10, evaluations_each=6, truth_evaluations=40, resamples=40),
 )
 FEW_CASES = ("perfect", "shift 0.5", "spread 0.5", "heavy tails", "off and wide")  # those shown at N=512
 UNSEEN_CASES = (  # not looked at while the intervals got their form, which was chosen on the others

@@ -7,8 +7,8 @@ and the official rules score them. What is plugged in decides:
   deviations. Shifts and log ratios of spreads are therefore shrunk across examples (empirical Bayes): only
   what two halves of the models agree on counts as real. They are drawn from what is then believed of each
   example, not set to its mean: points are far from linear in them.
-- The shape is that of all standardised confidences of one kind of model together, or, with fewer than
-  `ENOUGH_FOR_SHAPE` models, the normal distribution.
+- The shape is that of the standardised confidences of both kinds of model together (apart, they differ by luck, and
+  attacks would find it), or, with fewer than `ENOUGH_FOR_SHAPE` models, the normal distribution.
 
 The interval is for one evaluation at that number of models: the jackknife over groups of models says how sure
 the laws are, the draws how far a single evaluation strays.
@@ -67,7 +67,7 @@ class Laws:
         centre, spread: mean and standard deviation under the retrained models, ``[n_examples]``.
         shift, shift_error: mean difference in retrained standard deviations as believed, and how unsure.
         log_spread, log_spread_error: the same for the log ratio of standard deviations.
-        shape_unlearned, shape_retrained: standardised confidences to draw from; empty for the normal law.
+        shape: standardised confidences to draw from; empty for the normal law.
         lost: share of forget examples with a confidence that is not finite, or without any spread in one kind
             of model: they earn nothing.
     """
@@ -78,8 +78,7 @@ class Laws:
     shift_error: np.ndarray
     log_spread: np.ndarray
     log_spread_error: np.ndarray
-    shape_unlearned: np.ndarray
-    shape_retrained: np.ndarray
+    shape: np.ndarray
     lost: float
 
     def points(self, n_models: int, generator: np.random.Generator) -> np.ndarray:
@@ -87,8 +86,8 @@ class Laws:
         shape = (n_models, len(self.centre))
         shift = self.shift + self.shift_error * generator.normal(size=shape[1])
         ratio = np.exp(self.log_spread + self.log_spread_error * generator.normal(size=shape[1]))
-        unlearned = shift + ratio * _drawn(self.shape_unlearned, shape, generator)
-        retrained = _drawn(self.shape_retrained, shape, generator)
+        unlearned = shift + ratio * _drawn(self.shape, shape, generator)
+        retrained = _drawn(self.shape, shape, generator)
         eps = metric.epsilons(self.centre + self.spread * unlearned, self.centre + self.spread * retrained)
         return metric.points(eps, n_models)
 
@@ -120,10 +119,10 @@ def fit(unlearned: np.ndarray, retrained: np.ndarray) -> Laws:
     shift, shift_error = _shrunk(shift, [(one[0], other[0]) for one, other in halves])
     log_spread, log_spread_error = _shrunk(log_ratio, [(one[1], other[1]) for one, other in halves])
     with_shape = min(len(ours), len(theirs)) >= ENOUGH_FOR_SHAPE
-    shapes = (z_ours.ravel(), z_theirs.ravel()) if with_shape else (np.empty(0), np.empty(0))
+    shape = np.concatenate((z_ours, z_theirs), axis=None) if with_shape else np.empty(0)
     return Laws(
-        theirs.mean(axis=0), sd_theirs, shift, shift_error, log_spread, log_spread_error, *shapes, float(lost)
-    )  # fmt: skip
+        theirs.mean(axis=0), sd_theirs, shift, shift_error, log_spread, log_spread_error, shape, float(lost)
+    )
 
 
 def expected_quality(

@@ -17,7 +17,6 @@ around the F that was measured:
 The noise has the models' own covariance over examples and accuracies, so that a model that is odd on one
 example is odd on the others. Corrections are needed, checked together by ``benchmarks/coverage.py``:
 
-- Redrawn models are taken around the sample's own mean, which is too near to them: variance x N / (N - 1).
 - Redrawn sets differ more than the real ones do, so that their mean F, m, lies below F. What examples do each
   by itself adds up like counts, with a variance in proportion to F: x F / m. What models do to all examples
   alike raises or lowers F by a factor: x (F / m)^2.
@@ -163,8 +162,8 @@ def redraw(
     noise, common = _variances(with_chance, by_chance)
     raw = with_chance.mean(axis=1)
     scale = measured.forgetting_quality / raw.mean() if measured.forgetting_quality > 0 else 1.0
-    noise *= scale * n_models / (n_models - 1)
-    common *= scale**2 * n_models / (n_models - 1)
+    noise *= scale
+    common *= scale**2
     variance = noise / len(earned) + common
     shrink = np.sqrt(variance / raw.var(ddof=1)) if variance > 0 else 0.0
     moved = shrink * (raw - raw.mean())
