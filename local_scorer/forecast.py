@@ -7,8 +7,8 @@ and the official rules score them. What is plugged in decides:
   deviations. Shifts and log ratios of spreads are therefore shrunk across examples (empirical Bayes): only
   what two halves of the models agree on counts as real. They are drawn from what is then believed of each
   example, not set to its mean: points are far from linear in them.
-- The shape is that of the standardised confidences of both kinds of model together (apart, they differ by luck, and
-  attacks would find it), or, with fewer than `ENOUGH_FOR_SHAPE` models, the normal distribution.
+- The shape is that of the standardised confidences of both kinds of model together (apart, they differ by luck,
+  and attacks would find it), or, with fewer than `ENOUGH_FOR_SHAPE` models, the normal distribution.
 
 The interval is for one evaluation at that number of models: the jackknife over groups of models says how sure
 the laws are, the draws how far a single evaluation strays.
