@@ -7,7 +7,7 @@ set needs it (the benchmark of Choi and Na). The forget batch passes with batch 
 statistics stay out of the net, F is the loss that an evaluation would see, and with PAIRING = "cycle" lambda = 0
 is fine-tuning exactly.
 
-Claim: score 0.0070 (0.0053 to 0.0092), N=64, built-in set, official rules; 13.2% of the time of retraining; 2
+Claim: score 0.0070 (0.0054 to 0.0092), N=64, built-in set, official rules; 13.2% of the time of retraining; 2
 cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
 """
 

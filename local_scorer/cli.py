@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_clean(str(error))}", file=sys.stderr)
         return PROBLEM
     except KeyboardInterrupt:
         print("\nInterrupted. Finished jobs are kept: run the same command again to go on.", file=sys.stderr)
@@ -65,10 +65,13 @@ def show_report(args: argparse.Namespace) -> int:
     folder = RunFolder(args.folder)
     record = report.load_record(folder)
     board = report.collect(folder, record, args.rules)
-    code = _show(folder, board)
-    faces = args.thumbnails or (DEFAULT_DATA if record.data["name"] == "synthetic" else None)
-    html, *figures = page.write_page(folder, board, record, faces)
-    print(f"Written: {html}, and its figures as {len(figures)} PNG files in {folder.root / 'figures'}")
+    suffix = "" if board.rules == record.rules else f"-{board.rules}"  # the run's own files stay as they are
+    code = _show(folder, board, suffix)
+    faces = args.thumbnails
+    if faces is None and record.data["name"] == page.BUILT_IN:
+        faces = _built_in(record.data["fingerprint"])
+    html, *figures = page.write_page(folder, board, record, faces, suffix)
+    print(f"Written: {html}, and its figures as {len(figures)} PNG files in {figures[0].parent}")
     return code
 
 
@@ -96,7 +99,7 @@ def list_runs(args: argparse.Namespace) -> int:
         except ValueError as error:
             print(error)
             continue
-        names = ", ".join(entry["name"] for entry in record.entries)
+        names = table.printable(", ".join(entry["name"] for entry in record.entries))
         keys = [record.original, *record.retrained, *record.ceiling]
         keys += [key for entry in record.entries for key in entry["keys"]]
         done = sum(folder.result_path(key).is_file() for key in keys)
@@ -104,14 +107,18 @@ def list_runs(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _show(folder: RunFolder, board: report.Leaderboard) -> int:
-    paths = report.write(folder, board)
+def _show(folder: RunFolder, board: report.Leaderboard, suffix: str = "") -> int:
+    paths = report.write(folder, board, suffix)
     print(table.table(board))
     for row in board.rows:
         if row.details:
-            print(f"\nLast lines of {row.entry}:\n{row.details}")
+            print(f"\nLast lines of {table.printable(row.entry)}:\n{_clean(row.details)}")
     print(f"\nWritten: {', '.join(map(str, paths))}")
     return DONE if board.all_scored else ENTRY_NOT_SCORED
+
+
+def _clean(text: str) -> str:
+    return "\n".join(map(table.printable, text.expandtabs().splitlines()))
 
 
 def _data_folder(args: argparse.Namespace) -> Path:
@@ -127,6 +134,20 @@ def _data_folder(args: argparse.Namespace) -> Path:
         print(f"Making the built-in data set in {folder} ...", file=sys.stderr)
         synthetic.prepare(folder, size=size)
     return folder
+
+
+def _built_in(fingerprint: str) -> Path | None:
+    """Return the folder that holds the built-in set of a run, in whatever size and of whatever seed."""
+    import data_prep.dataset
+
+    for folder in sorted(DEFAULT_DATA.parent.glob(f"{DEFAULT_DATA.name}*")):
+        try:
+            found = data_prep.dataset.load(folder).fingerprint
+        except (ValueError, OSError):  # half made, or of another version
+            continue
+        if found == fingerprint:
+            return folder
+    return None
 
 
 def _n_models(entries: list[Path]) -> int:

@@ -45,6 +45,11 @@ class Gallery:
         self.keep(figure, name)
         return svg(figure, name, label)
 
+    def tidy(self) -> None:
+        """Remove the PNG files of an earlier page that this one has not written again."""
+        for path in set(self.folder.glob("*.png")) - set(self.paths):
+            path.unlink()
+
 
 def svg(figure: Figure, name: str, label: str) -> str:
     """Return a figure as an ``<svg>`` element for an HTML page.
@@ -75,13 +80,13 @@ def picture(pixels: np.ndarray) -> str:
 
 
 def file_stem(name: str) -> str:
-    """Return a name for files and ids; a hash keeps two apart that look alike once cleaned.
+    """Return a name for files and ids; a hash keeps two apart that look alike once cleaned or in small letters.
 
     >>> file_stem("finetune"), file_stem("../up")
     ('finetune', 'up-8c722b')
     """
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
-    if clean and clean == name:
+    if clean and clean == name == name.lower():
         return clean
     return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
 

@@ -6,12 +6,15 @@ import base64
 import hashlib
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from local_scorer.report import CEILING, FLOOR, Row
 
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain(value: Any) -> str:
@@ -40,20 +43,68 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:.{digits}%}"
 
 
-def signed(value: float) -> str:
+def signed(value: float | None) -> str:
     """Return a number with its sign, and 0 with a plus.
 
     >>> signed(-0.126), signed(-0.001)
     ('−0.13', '+0.00')
     """
+    if value is None:
+        return "–"
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def seconds(value: float) -> str:
+    """Return a time, short ones with two digits after the point.
+
+    >>> seconds(1.926), seconds(19.26)
+    ('1.93 s', '19.3 s')
+    """
+    return f"{value:.{2 if value < 10 else 1}f} s"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "forget example"), counted(65, "forget example")
+    ('1 forget example', '65 forget examples')
+    """
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """Return an interval of scores, or a dash where there is none."""
+    return "–" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+
+
+def summary(values: np.ndarray, factor: float = 1, unit: str = "") -> tuple[str, str]:
+    """Return mean with standard deviation, and range; without a unit, two digits after the point below 10.
+
+    >>> summary(np.array([0.5, 0.75]), 100, "%")
+    ('62.5 ± 17.7%', '50.0 – 75.0%')
+    >>> summary(np.array([1.5, 1.75]))
+    ('1.62 ± 0.18', '1.50 – 1.75')
+    """
+    values = factor * values
+    digits = 1 if unit or values.mean() >= 10 else 2
+    mean, sd, low, high = (
+        f"{value:.{digits}f}" for value in (values.mean(), values.std(ddof=1), values.min(), values.max())
+    )
+    return f"{mean} ± {sd}{unit}", f"{low} – {high}{unit}"
 
 
 def interval(row: Row) -> str:
     """Return the interval of a row's score, or a dash."""
-    if row.score_low is None or row.score_high is None:
-        return "–"
-    return f"{row.score_low:.4f} to {row.score_high:.4f}"
+    return between(row.score_low, row.score_high)
+
+
+def command(line: str, introduction: str) -> str:
+    """Return the command that made something below its introduction; nothing where it is not known.
+
+    Args:
+        introduction: HTML.
+    """
+    return f"<p>{introduction}</p>\n<pre>{text(line)}</pre>" if line else ""
 
 
 def status(row: Row) -> str:
@@ -76,6 +127,17 @@ def terms(pairs: list[tuple[str, Any]]) -> str:
     return f'<dl class="terms">{lines}</dl>'
 
 
+def sentences(name: str, lines: Sequence[str], style: str = "notes") -> str:
+    """Return a list of sentences; nothing if there is none.
+
+    Args:
+        name: of the list, for readers who do not see it.
+        style: "notes" for what the reader has to know, "ties" for calm ones.
+    """
+    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return f'<ul class="{style}" aria-label="{text(name)}">{items}</ul>' if items else ""
+
+
 def table(caption: str, heads: list[str], lines: list[str], sortable: bool = False) -> str:
     """Return a table that scrolls sideways where the screen is narrow.
 
@@ -89,6 +151,11 @@ def table(caption: str, heads: list[str], lines: list[str], sortable: bool = Fal
         f"<table{' class=sortable' if sortable else ''}><caption>{text(caption)}</caption>\n"
         f"<thead><tr>{cells}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
     )
+
+
+def figure_card(drawing: str, caption: str) -> str:
+    """Return a drawing on a card with a caption, plain text."""
+    return f'<figure class="card">{drawing}<figcaption>{text(caption)}</figcaption></figure>'
 
 
 def document(title: str, body: str) -> str:

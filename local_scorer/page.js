@@ -1,5 +1,8 @@
 // Tables of class "sortable" get a button in each column head; without this script they are plain tables.
 "use strict";
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true; // paper cannot be unfolded
+});
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];

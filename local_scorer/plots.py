@@ -4,14 +4,16 @@
     epsilon_histogram(axes, metric.epsilons(unlearned, retrained), n_models=len(unlearned))
     figure.savefig("epsilon.png", dpi=150)
 
-Axes made by ``plt.subplots()`` do as well. Unlearned models are orange and retrained models blue throughout;
-both can be told apart without colour, since each also has a side, a row or a shape of its own. All colours are
-those of `PALETTE`, so that the report page can put its own in their place. Needs no torch.
+Axes made by ``plt.subplots()`` do as well. Unlearned models are orange and retrained models blue throughout, a
+second set of the latter another blue; all can be told apart without colour, since each also has a side, a row or
+a shape of its own. All colours are those of `PALETTE`, so that the report page can put its own in their place.
+Needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -28,11 +30,32 @@ PALETTE = {
     "line": "#d5dae0",
     "unlearned": "#bf4d0b",
     "retrained": "#1c68a6",
+    "second": "#0d3459",
 }
 MAX_SHIFT, MIN_RATIO, MAX_RATIO = 6.0, 1 / 32, 8.0  # dots beyond are drawn at the edge
 MANY = 250  # beyond, points are drawn as one picture and no model gets a tick of its own
 SMALL = 9.0
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of models: the word on an axis, several of them in a sentence, and their colour in `PALETTE`."""
+
+    word: str
+    several: str
+    color: str
+
+    @property
+    def legend(self) -> str:
+        return "this entry" if self.word == "unlearned" else self.several
+
+
+UNLEARNED = Kind("unlearned", "unlearned models", "unlearned")
+RETRAINED = Kind("retrained", "retrained models", "retrained")
+COPIES = Kind("original", "copies of the original", "muted")
+SECOND_SET = Kind("second set", "models of the second set", "second")
+FIRST_SET = Kind("first set", "models of the first set", "retrained")
 
 
 def new_figure(
@@ -63,6 +86,7 @@ def epsilon_histogram(
     n_models: int,
     rules: str = "official",
     ceiling: np.ndarray | None = None,
+    kind: Kind = UNLEARNED,
 ) -> None:
     """Draw how many forget examples have which epsilon, and above each bin the points that it earns.
 
@@ -71,11 +95,12 @@ def epsilon_histogram(
         n_models: number of unlearned models that they were estimated from.
         rules: "official" or "notebook".
         ceiling: ``[n_examples]``, epsilons of a second set of retrained models, drawn as an outline.
+        kind: what is told from the retrained models.
     """
     edges, worth = epsilon_bins(n_models, rules)
     at = np.arange(len(worth))
     counts = bin_counts(eps, n_models, rules)
-    axes.bar(at, counts, width=0.86, color=PALETTE["unlearned"], alpha=0.85, label="this entry")
+    axes.bar(at, counts, width=0.86, color=PALETTE[kind.color], alpha=0.85, label=kind.legend)
     if ceiling is not None:
         outline = bin_counts(ceiling, n_models, rules)
         axes.stairs(
@@ -128,6 +153,7 @@ def confidences(
     retrained: np.ndarray,
     attack: Attack | None = None,
     label: str = "confidence in the true class",
+    kinds: tuple[Kind, Kind] = (UNLEARNED, RETRAINED),
 ) -> None:
     """Draw an example's confidence under the unlearned models, upwards, and the retrained ones, downwards.
 
@@ -139,38 +165,39 @@ def confidences(
         retrained: ``[n_models]``; the number may differ.
         attack: from `metric.strongest_attack`.
         label: of the horizontal axis.
+        kinds: what the models of either side are, if they are others.
     """
     samples = [sample[np.isfinite(sample)] for sample in (np.asarray(unlearned), np.asarray(retrained))]
     pooled = np.concatenate(samples) if sum(map(len, samples)) else np.zeros(1)
     width = np.ptp(pooled) or 1.0
     low, high = pooled.min() - 0.2 * width, pooled.max() + 0.2 * width
     grid = np.linspace(low, high, 120)
-    for sample, kind, side in zip(samples, ("unlearned", "retrained"), (1, -1), strict=True):
+    colors = [PALETTE[kind.color] for kind in kinds]
+    for sample, color, side in zip(samples, colors, (1, -1), strict=True):
         if not len(sample):
             continue
         curve = side * (0.16 + density(sample, grid))
-        axes.fill_between(grid, side * 0.16, curve, facecolor=PALETTE[kind], alpha=0.22, linewidth=0)
-        axes.plot(grid, curve, color=PALETTE[kind], linewidth=1.3)
+        axes.fill_between(grid, side * 0.16, curve, facecolor=color, alpha=0.22, linewidth=0)
+        axes.plot(grid, curve, color=color, linewidth=1.3)
         if len(sample) <= MANY:
             ticks = np.stack([sample, sample, np.full_like(sample, np.nan)], axis=1).ravel()
             heights = np.tile([0.02 * side, 0.13 * side, np.nan], len(sample))
-            axes.plot(ticks, heights, color=PALETTE[kind], linewidth=1.2, solid_capstyle="butt")
+            axes.plot(ticks, heights, color=color, linewidth=1.2, solid_capstyle="butt")
     axes.axhline(0, color=PALETTE["line"], linewidth=0.8)
     if attack is not None and np.isfinite(attack.low):
-        axes.axvspan(
-            max(attack.low, low), min(attack.high, high), color=PALETTE[attack.positive], alpha=0.1, linewidth=0
-        )
+        color = colors[("unlearned", "retrained").index(attack.positive)]
+        axes.axvspan(max(attack.low, low), min(attack.high, high), color=color, alpha=0.1, linewidth=0)
         for end in (attack.low, attack.high):
             if low < end < high:
                 axes.axvline(end, color=PALETTE["ink"], linewidth=1.0, linestyle=(0, (3, 2)))
     axes.set_xlim(low, high)
     axes.set_ylim(-1.25, 1.25)
-    axes.set_yticks([0.65, -0.65], ["unlearned", "retrained"])
+    axes.set_yticks([0.65, -0.65], [kind.word for kind in kinds])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     _calm(axes, label)
     axes.spines["left"].set_visible(False)
-    for text, kind in zip(axes.get_yticklabels(), ("unlearned", "retrained"), strict=True):
-        text.set_color(PALETTE[kind])
+    for text, color in zip(axes.get_yticklabels(), colors, strict=True):
+        text.set_color(color)
 
 
 def density(sample: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -187,7 +214,11 @@ def density(sample: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def shift_and_spread(
-    axes: Axes, shift: np.ndarray, ratio: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None = None
+    axes: Axes,
+    shift: np.ndarray,
+    ratio: np.ndarray,
+    reference: tuple[np.ndarray, np.ndarray] | None = None,
+    kind: Kind = UNLEARNED,
 ) -> None:
     """Draw the two ways to lose points, a dot for each forget example; perfect unlearning lies around (0, 1).
 
@@ -196,8 +227,9 @@ def shift_and_spread(
             standard deviations of the latter; NaN is left out.
         ratio: ``[n_examples]``, standard deviation of the unlearned models over that of the retrained ones.
         reference: the same two for a second set of retrained models.
+        kind: whose shift and ratio these are.
     """
-    sets = [("unlearned", "this entry", shift, ratio, "o", 0.55)]
+    sets = [(kind.color, kind.legend, shift, ratio, "o", 0.55)]
     if reference is not None:
         sets.insert(0, ("retrained", "retrained again (ceiling)", *reference, "D", 0.4))
     shifts, ratios = (np.concatenate([one[column] for one in sets]) for column in (2, 3))
@@ -206,10 +238,10 @@ def shift_and_spread(
     top = 2.0 ** np.ceil(np.log2(min(np.nanmax(ratios, initial=4.0), MAX_RATIO)))
     axes.axhline(1, color=PALETTE["line"], linewidth=0.8)
     axes.axvline(0, color=PALETTE["line"], linewidth=0.8)
-    for kind, label, across, up, marker, alpha in sets:
+    for color, label, across, up, marker, alpha in sets:
         axes.plot(
             np.clip(across, -edge, edge), np.clip(up, bottom, top), marker,
-            color=PALETTE[kind], alpha=alpha, markersize=4.4 if marker == "o" else 3.4, markeredgewidth=0,
+            color=PALETTE[color], alpha=alpha, markersize=4.4 if marker == "o" else 3.4, markeredgewidth=0,
             label=label, rasterized=len(across) > MANY, clip_on=False,
         )  # fmt: skip
     axes.set_yscale("log", base=2)
@@ -235,6 +267,7 @@ def forest(
     kinds: Sequence[str] | None = None,
     floor: float | None = None,
     ceiling: float | None = None,
+    names_above: bool = False,
 ) -> None:
     """Draw scores with their intervals, the first on top, and the floor and the ceiling as upright lines.
 
@@ -245,6 +278,7 @@ def forest(
         kinds: per entry the name of its colour in `PALETTE`; "unlearned" by default.
         floor: score of N copies of the original.
         ceiling: score of a second set of retrained models.
+        names_above: write each name above its bar and not beside it, where there is little width.
     """
     rows = np.arange(len(names))
     nothing = np.full(len(names), np.nan)
@@ -261,8 +295,17 @@ def forest(
                 word, (value, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
                 ha="center", fontsize=SMALL, color=PALETTE[kind],
             )  # fmt: skip
-    axes.set_yticks(rows, [_shortened(name) for name in names], parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    names = shortened_apart(names, 42)
+    if names_above:
+        axes.set_yticks([])
+        for row, name in zip(rows, names, strict=True):
+            axes.annotate(
+                name, (0, row), (0, 8), xycoords=("axes fraction", "data"), color=PALETTE["ink"],
+                textcoords="offset points", fontsize=SMALL, parse_math=False,
+            )  # fmt: skip
+    else:
+        axes.set_yticks(rows, names, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.9 if names_above else -0.6)
     finite = [value for value in (*scores, *(low or ()), *(high or ()), floor, ceiling) if value is not None]
     axes.set_xlim(left=min(0.0, np.nanmin(finite)), right=max(np.nanmax(finite), 1e-3) * 1.08)
     axes.grid(axis="x", color=PALETTE["line"], linewidth=0.6)
@@ -297,24 +340,6 @@ def accuracy_ranges(axes: Axes, unlearned: Mapping[str, np.ndarray], retrained: 
     axes.spines["left"].set_visible(False)
 
 
-def time_shares(axes: Axes, shares: np.ndarray, limit: float) -> None:
-    """Draw each run's time as a share of retraining, against the limit; the bar is the mean, which counts."""
-    axes.axvspan(0, limit, color=PALETTE["line"], alpha=0.35, linewidth=0)
-    axes.axvline(limit, color=PALETTE["ink"], linewidth=1.2)
-    axes.annotate(
-        f"limit {limit:.0%}", (limit, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
-        ha="center", fontsize=SMALL, color=PALETTE["ink"],
-    )  # fmt: skip
-    _dots(axes, np.asarray(shares), 0)
-    axes.set_yticks([0], ["time"])
-    axes.set_ylim(-0.6, 0.6)
-    axes.set_xlim(0, 1.15 * max(limit, np.max(shares)))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _calm(axes, "share of the time of retraining")
-    axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
-    axes.spines["left"].set_visible(False)
-
-
 def _dots(axes: Axes, values: np.ndarray, row: float) -> None:
     """Draw one dot a value around a row, in their order from bottom to top, and a bar at the mean."""
     heights = row + np.linspace(0.2, -0.2, len(values)) if len(values) > 1 else [row]
@@ -342,5 +367,27 @@ def fraction(value: float) -> str:
     return {0.5: "½", 0.25: "¼", 0.125: "⅛"}.get(value) or str(Fraction(value))
 
 
-def _shortened(name: str, length: int = 30) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def shortened(name: str, length: int, tail: int | None = None) -> str:
+    """Return a name without its middle where it is too long; names that look alike often differ at the end.
+
+    >>> shortened("finetune LR=1e-4", 11)
+    'finet…=1e-4'
+    """
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2 if tail is None else tail
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def shortened_apart(names: Sequence[str], length: int) -> list[str]:
+    """Shorten names so that no two become the same, if one place for the cut does that.
+
+    >>> shortened_apart(["gisa LR=1e-3 DECAY=True", "gisa LR=2e-3 DECAY=True"], 13)
+    ['gisa LR=1…rue', 'gisa LR=2…rue']
+    """
+    middle = (length - 1) // 2
+    for tail in sorted(range(3, length - 3), key=lambda tail: abs(tail - middle)):
+        found = [shortened(name, length, tail) for name in names]
+        if len(set(found)) == len(set(names)):
+            return found
+    return [shortened(name, length) for name in names]

@@ -10,7 +10,25 @@ from matplotlib.axes import Axes
 from local_scorer import figures, metric, plots, score
 from local_scorer.attacks import Attack
 from local_scorer.figures import Gallery
-from local_scorer.markup import facts, interval, number, percent, plain, signed, status, table, text
+from local_scorer.markup import (
+    between,
+    command,
+    counted,
+    facts,
+    figure_card,
+    interval,
+    number,
+    percent,
+    plain,
+    seconds,
+    signed,
+    status,
+    summary,
+    table,
+    terms,
+    text,
+)
+from local_scorer.plots import COPIES, FIRST_SET, RETRAINED, SECOND_SET, UNLEARNED, Kind
 from local_scorer.report import CEILING, FLOOR, Leaderboard, Row, RunRecord
 from local_scorer.score import TIME_LIMIT, ModelSet
 
@@ -38,6 +56,19 @@ class Compared:
     points: np.ndarray
     shift: np.ndarray
     ratio: np.ndarray
+
+    @property
+    def kinds(self) -> tuple[Kind, Kind]:
+        """What the row's models are, and what they are held against."""
+        if self.row.entry == CEILING:
+            return SECOND_SET, FIRST_SET
+        return COPIES if self.row.entry == FLOOR else UNLEARNED, RETRAINED
+
+    @property
+    def medians(self) -> tuple[float, float] | None:
+        """Shift and ratio of the median example; None if none is known."""
+        known = np.isfinite(self.shift)
+        return (float(np.median(self.shift[known])), float(np.median(self.ratio[known]))) if known.any() else None
 
 
 @dataclass(frozen=True)
@@ -100,23 +131,26 @@ def extremes(epsilons: np.ndarray, shift: np.ndarray, count: int = N_EXAMPLES) -
     return order[::-1][:n_worst], order[:n_best]
 
 
-def attack_sentence(attack: Attack, n_unlearned: int, n_retrained: int) -> str:
+def attack_sentence(
+    attack: Attack, n_unlearned: int, n_retrained: int, kinds: tuple[Kind, Kind] = (UNLEARNED, RETRAINED)
+) -> str:
     """Say what the strongest attack on an example predicts and how often it errs."""
     if attack.kind == "nonfinite":
         return "A confidence is NaN or infinite: that shows a broken model, and epsilon is 50."
     if attack.kind == "spread":
-        return "One kind of model spreads less than 1 % as much as the other: epsilon is 50 whatever the means."
+        return "One kind of model spreads less than 1% as much as the other: epsilon is 50 whatever the means."
     if attack.kind == "disjoint":
         return "The two ranges do not overlap: epsilon is 50."
     if attack.kind == "none":
         return "No threshold of the official grid counts here: epsilon is 0."
-    counts = {"unlearned": n_unlearned, "retrained": n_retrained}
-    positive, other = attack.positive, "retrained" if attack.positive == "unlearned" else "unlearned"
+    sides = [(kinds[0], n_unlearned), (kinds[1], n_retrained)]
+    if attack.positive == "retrained":
+        sides.reverse()
+    (positive, n_positive), (other, n_other) = sides
     region = f"from {attack.low:.2f} {'on' if np.isinf(attack.high) else f'to {attack.high:.2f}'}"
     return (
-        f"The strongest attack says “{positive}” {region.replace('-', '−')}. It misses "
-        f"{round(attack.fnr * counts[positive])} of {counts[positive]} {positive} models and takes "
-        f"{round(attack.fpr * counts[other])} of {counts[other]} {other} ones for {positive}."
+        f"“{positive.word}” {region.replace('-', '−')}: misses {round(attack.fnr * n_positive)} of {n_positive} "
+        f"{positive.several}, takes in {round(attack.fpr * n_other)} of {n_other} {other.several}."
     )
 
 
@@ -138,13 +172,14 @@ def scored_section(number_in_page: int, compared: Compared, context: Context, ga
         _header(row),
         f'<p class="reason">{text(row.reason)}</p>' if row.reason else "",
         facts(_facts(compared, context)),
+        _certainty(row, len(compared.points)),
         '<div class="pair">',
         _epsilon_figure(compared, context, gallery),
         _shift_figure(compared, context, gallery),
         "</div>",
         _examples(compared, context, gallery),
         "<h4>Utility, time, and spread from run to run</h4>",
-        "" if row.is_reference else _runs_figure(compared, context, gallery),
+        "" if row.is_reference else _runs_figure(compared, context, gallery) + _time(compared, context),
         _runs_table(compared, context),
         _provenance(row, context.record),
         "</section>",
@@ -158,25 +193,47 @@ def _header(row: Row) -> str:
 
 def _facts(compared: Compared, context: Context) -> list[tuple[str, str, str]]:
     row, ceiling, retrained = compared.row, context.ceiling.row, context.retrained
-    between = f" 95 % interval {interval(row)}." if row.score_low is not None else ""
-    seconds = "Not known: made elsewhere."
+    ours = f" 95% interval {interval(row)}." if row.score_low is not None else ""
+    time = "Not known: made elsewhere."
     if row.seconds is not None:
-        seconds = f"{row.seconds:.1f} s a run in the mean; the limit is {TIME_LIMIT:.0%} of retraining."
+        time = f"{seconds(row.seconds)} a run in the mean; the limit is {TIME_LIMIT:.0%} of retraining."
+    if row.entry == FLOOR:
+        time = "Doing nothing takes no time."
     if row.entry == CEILING:
-        seconds = f"{row.seconds:.1f} s to train one in the mean; 100 % is the mean of both sets."
+        time = f"{seconds(row.seconds)} to train one in the mean; 100% is the mean of both sets."
+    beside = compared.kinds[1].several
     return [
-        ("score", number(row.score), f"F × retain × test, from N={row.n_models} models of each kind.{between}"),
+        ("score", number(row.score), f"F × retain × test, from N={row.n_models} models of each kind.{ours}"),
         ("of the ceiling", percent(row.share_of_ceiling),
          f"Of the {number(ceiling.score)} that retraining again earns."),
         ("F", number(row.forgetting_quality),
-         f"Mean points over {len(compared.points)} forget examples; retraining again earns "
+         f"Mean points over {counted(len(compared.points), 'forget example')}; retraining again earns "
          f"{number(ceiling.forgetting_quality)}."),
         ("retain", number(row.retain_ratio, 3),
-         f"{percent(row.retain_accuracy, 1)} right, beside {retrained.retain_accuracy.mean():.1%} retrained."),
+         f"{percent(row.retain_accuracy, 1)} right, {beside} {retrained.retain_accuracy.mean():.1%}."),
         ("test", number(row.test_ratio, 3),
-         f"{percent(row.test_accuracy, 1)} right, beside {retrained.test_accuracy.mean():.1%} retrained."),
-        ("time", percent(row.time_ratio, 1), seconds),
+         f"{percent(row.test_accuracy, 1)} right, {beside} {retrained.test_accuracy.mean():.1%}."),
+        ("time", percent(row.time_ratio, 1), time),
     ]  # fmt: skip
+
+
+def _certainty(row: Row, n_examples: int) -> str:
+    """Return the score's intervals and its forecast; nothing under the notebook rules."""
+    if row.intervals is None:
+        return ""
+    found, ahead = row.intervals, row.forecast
+    lines = [
+        (f"95% interval, {what} redrawn", between(part.score_low, part.score_high))
+        for what, part in (
+            (f"N={found.n_models} models", found.models),
+            (counted(n_examples, "forget example"), found.examples),
+            ("both", found.both),
+        )
+    ]
+    if ahead:
+        spread = between(ahead.score_low, ahead.score_high)
+        lines.append((f"forecast for N={ahead.n_models}", f"{number(ahead.score)}, 95% interval {spread}"))
+    return terms(lines)
 
 
 def _epsilon_figure(compared: Compared, context: Context, gallery: Gallery) -> str:
@@ -184,19 +241,19 @@ def _epsilon_figure(compared: Compared, context: Context, gallery: Gallery) -> s
     is_ceiling = row.entry == CEILING
     figure, axes = plots.new_figure(5.0, 3.1, margins=(0.55, 0.1, 0.55, 0.5))
     ceiling = None if is_ceiling else context.ceiling.epsilons
-    plots.epsilon_histogram(axes, compared.epsilons, compared.models.n_models, rules, ceiling)
+    plots.epsilon_histogram(axes, compared.epsilons, compared.models.n_models, rules, ceiling, compared.kinds[0])
     drawing = gallery.show(
         figure, f"{figures.file_stem(row.entry)}-epsilon", f"Epsilon of the forget examples: {plain(row.entry)}."
     )
     outline = (
         "Some attack tells even two sets of retrained models apart to this degree."
         if is_ceiling
-        else "The outline is a second set of retrained models, the best that there is to reach."
+        else "The outline is a second set of retrained models: what retraining again gets."
     )
-    return _figure(
+    return figure_card(
         drawing,
         f"Each forget example earns points by its epsilon, and F is their mean: {points.sum():.2f} points over "
-        f"{len(points)} examples make {points.mean():.4f}. {outline}",
+        f"{counted(len(points), 'example')} make {points.mean():.4f}. {outline}",
     )
 
 
@@ -204,40 +261,45 @@ def _shift_figure(compared: Compared, context: Context, gallery: Gallery) -> str
     row, word = compared.row, WORDS[context.board.rules][0]
     reference = None if row.entry == CEILING else (context.ceiling.shift, context.ceiling.ratio)
     figure, axes = plots.new_figure(5.0, 3.1, margins=(0.65, 0.1, 0.35, 0.5))
-    plots.shift_and_spread(axes, compared.shift, compared.ratio, reference)
+    plots.shift_and_spread(axes, compared.shift, compared.ratio, reference, compared.kinds[0])
     drawing = gallery.show(
         figure, f"{figures.file_stem(row.entry)}-shift", f"Shift and spread of each example: {plain(row.entry)}."
     )
-    known = np.isfinite(compared.shift)
     medians = "No example has a finite shift."
-    if known.any():
-        shift, ratio = np.median(compared.shift[known]), np.median(compared.ratio[known])
+    if compared.medians:
+        shift, ratio = compared.medians
         medians = f"The median example is shifted by {signed(shift)} and spreads ×{ratio:.2f}."
-    return _figure(
+    beside = compared.kinds[1].several
+    return figure_card(
         drawing,
         f"The two ways to lose points, a dot for each forget example. Right of the middle: more {word} than under "
-        f"retrained models. Below the line: the runs are more alike than retrained ones. {medians}",
+        f"{beside}. Below the line: the runs are more alike than {beside}. {medians}",
     )
 
 
 def _runs_figure(compared: Compared, context: Context, gallery: Gallery) -> str:
     row = compared.row
-    figure, (accuracies, time) = plots.new_figure(
-        7.6, 3.1, rows=2, margins=(0.65, 0.2, 0.1, 0.5), height_ratios=(3, 1), gridspec_kw={"hspace": 0.75}
-    )
-    plots.accuracy_ranges(accuracies, _accuracies(compared.models), _accuracies(context.retrained))
-    if row.seconds is None:
-        time.set_axis_off()
-    else:
-        plots.time_shares(time, compared.models.wall_seconds / context.retraining_seconds, TIME_LIMIT)
+    figure, axes = plots.new_figure(7.0, 1.75, margins=(0.65, 0.2, 0.1, 0.5))
+    plots.accuracy_ranges(axes, _accuracies(compared.models), _accuracies(context.retrained))
     drawing = gallery.show(
-        figure, f"{figures.file_stem(row.entry)}-runs", f"Accuracy and time of each run: {plain(row.entry)}."
+        figure, f"{figures.file_stem(row.entry)}-runs", f"Accuracy of each run: {plain(row.entry)}."
     )
-    return _figure(
+    return figure_card(
         f'<div class="scroll wide" tabindex="0">{drawing}</div>',
         f"Dots are the N={row.n_models} runs and the orange bar is their mean; the blue band spans the retrained "
-        "models, the blue bar is their mean. Accuracy on the forget set should be that of retraining, not low. "
-        "The mean time counts against the limit.",
+        "models, the blue bar is their mean. Accuracy on the forget set should be that of retraining, not low.",
+    )
+
+
+def _time(compared: Compared, context: Context) -> str:
+    row = compared.row
+    if row.time_ratio is None:
+        return "<p>The time is not known: these models were made elsewhere.</p>"
+    shares = compared.models.wall_seconds / context.retraining_seconds
+    return (
+        f"<p>Unlearning took {percent(row.time_ratio, 1)} of the time of retraining in the mean, "
+        f"{shares.min():.1%} to {shares.max():.1%} in single runs; the mean counts against the limit of "
+        f"{TIME_LIMIT:.0%}.</p>"
     )
 
 
@@ -250,8 +312,11 @@ def _examples(compared: Compared, context: Context, gallery: Gallery) -> str:
     )  # fmt: skip
     panels = iter(grid.flat)
     html = []
+    says = ""
+    if context.board.rules == "official":
+        says = " Below each drawing stands what the strongest attack on that example says, and how often it errs."
     for title, why, examples in (
-        ("Told apart most easily", "The forget examples of highest epsilon: here points are lost.", worst),
+        ("Told apart most easily", "The forget examples of highest epsilon: here points are lost." + says, worst),
         ("Told apart least easily", "The forget examples of lowest epsilon: here points are earned.", best),
     ):
         if examples:
@@ -269,20 +334,21 @@ def _examples(compared: Compared, context: Context, gallery: Gallery) -> str:
 def _card(example: int, compared: Compared, context: Context, overview: Axes) -> str:
     """Draw one example into the overview, and return a card with a drawing of its own."""
     ours, theirs = compared.statistic[:, example], context.statistic[:, example]
+    our, their = compared.kinds
     label = WORDS[context.board.rules][1]
     attack, sentence = None, ""
     if context.board.rules == "official":
         attack = metric.strongest_attack(ours, theirs)
-        sentence = attack_sentence(attack, len(ours), len(theirs))
+        sentence = attack_sentence(attack, len(ours), len(theirs), compared.kinds)
     epsilon, earned = compared.epsilons[example], plots.fraction(compared.points[example])
-    plots.confidences(overview, ours, theirs, attack, label)
+    plots.confidences(overview, ours, theirs, attack, label, compared.kinds)
     overview.set_title(f"forget example {example}: epsilon {epsilon:.2f}", fontsize=9, color=plots.PALETTE["ink"])
     figure, axes = plots.new_figure(3.4, 2.0, margins=(0.72, 0.05, 0.05, 0.45))
-    plots.confidences(axes, ours, theirs, attack, label)
+    plots.confidences(axes, ours, theirs, attack, label, compared.kinds)
     drawing = figures.svg(
         figure,
         f"{figures.file_stem(compared.row.entry)}-{example}",
-        f"Forget example {example} under the unlearned and the retrained models.",
+        f"Forget example {example} under {our.several} and {their.several}.",
     )
     face = ""
     if context.faces is not None:
@@ -295,21 +361,22 @@ def _card(example: int, compared: Compared, context: Context, overview: Axes) ->
     return f"""<figure class="card"><header>{face}<div><strong>Forget example {example}</strong>
 <span>class {text(context.record.data["class_names"][truth])}</span>
 <span>epsilon {epsilon:.2f}, points {earned}</span></div></header>{drawing}
-<figcaption>{text(sentence)} {right} of {len(ours)} unlearned and {right_retrained} of {len(theirs)}
-retrained models predict its class.</figcaption></figure>"""
+<figcaption>{text(sentence)} Its class is predicted by {right} of {len(ours)} {our.word} and
+{right_retrained} of {len(theirs)} {their.word} models.</figcaption></figure>"""
 
 
 def _runs_table(compared: Compared, context: Context) -> str:
-    ours, theirs = compared.models, context.retrained
+    (ours, theirs), (our, their) = (compared.models, context.retrained), compared.kinds
     lines = [
-        (f"{split} accuracy", *_summary(values, 100, " %"), *_summary(_accuracies(theirs)[split], 100, " %"))
+        (f"{split} accuracy", *summary(values, 100, "%"), *summary(_accuracies(theirs)[split], 100, "%"))
         for split, values in _accuracies(ours).items()
     ]
     if compared.row.entry != FLOOR and compared.row.seconds is not None:  # doing nothing takes no time
-        lines.append(("seconds", *_summary(ours.wall_seconds), *_summary(theirs.wall_seconds)))
+        lines.append(("seconds", *summary(ours.wall_seconds), *summary(theirs.wall_seconds)))
     return table(
-        f"Mean, standard deviation and range over N={ours.n_models} runs and {theirs.n_models} retrained models.",
-        ["per run", "mean ± sd", "range", "retrained, mean ± sd", "range"],
+        f"Mean, standard deviation and range over {ours.n_models} {our.several} and {theirs.n_models} "
+        f"{their.several}.",
+        ["per run", f"{our.word}, mean ± sd", "range", f"{their.word}, mean ± sd", "range"],
         [
             f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
             for name, *cells in lines
@@ -321,29 +388,14 @@ def _provenance(row: Row, record: RunRecord) -> str:
     entry = next((entry for entry in record.entries if entry["name"] == row.entry), None)
     if entry is None:
         return ""
+    ran = command(
+        record.provenance["command"],
+        'This command ran it, with the <a href="#provenance">settings</a> at the end of the page.',
+    )
     return f"""<h4>Where these numbers come from</h4>
-<p class="muted">The exact text of the entry is in the run folder as
-<code>entries/{text(entry["hash"])}.py</code>. This command ran it, with the
-<a href="#provenance">settings</a> at the end of the page.</p>
-<pre>{text(record.provenance["command"])}</pre>"""
-
-
-def _figure(drawing: str, caption: str) -> str:
-    return f'<figure class="card">{drawing}<figcaption>{text(caption)}</figcaption></figure>'
+<p>The exact text of the entry is in the run folder as <code>entries/{text(entry["hash"])}.py</code>.</p>
+{ran}"""
 
 
 def _accuracies(models: ModelSet) -> dict[str, np.ndarray]:
     return {"retain": models.retain_accuracy, "forget": models.forget_accuracy, "test": models.test_accuracy}
-
-
-def _summary(values: np.ndarray, factor: float = 1, unit: str = "") -> tuple[str, str]:
-    """Return mean with standard deviation, and range.
-
-    >>> _summary(np.array([0.5, 0.75]), 100, " %")
-    ('62.5 ± 17.7 %', '50.0 – 75.0 %')
-    """
-    values = factor * values
-    return (
-        f"{values.mean():.1f} ± {values.std(ddof=1):.1f}{unit}",
-        f"{values.min():.1f} – {values.max():.1f}{unit}",
-    )

@@ -95,7 +95,7 @@ class Run:
                 axes.set_xlim(0, 1)
                 axes.set_xlabel("retrained dashed", fontsize=9, color=PALETTE["muted"])
             _calm(axes)
-        panels[0].set_yticks(range(len(rows)), [row.entry for row in rows], parse_math=False)
+        panels[0].set_yticks(range(len(rows)), [plots.shortened(row.entry, 42) for row in rows], parse_math=False)
         panels[0].invert_yaxis()
         return figure
 
@@ -111,13 +111,13 @@ class Run:
         axes = figure.subplots()
         low, high = np.quantile(theirs[:, order], [0.1, 0.9], axis=0)
         axes.fill_between(
-            at, low, high, step="mid", color=PALETTE["retrained"], alpha=0.25, linewidth=0, label="retrained, 80 %"
+            at, low, high, step="mid", color=PALETTE["retrained"], alpha=0.25, linewidth=0, label="retrained, 80%"
         )
         axes.step(
             at, theirs[:, order].mean(axis=0), where="mid", color=PALETTE["retrained"], label="retrained, mean"
         )
         low, high = np.quantile(ours[:, order], [0.1, 0.9], axis=0)
-        axes.vlines(at, low, high, color=PALETTE["unlearned"], linewidth=2, label=f"{entry}, 80 %")
+        axes.vlines(at, low, high, color=PALETTE["unlearned"], linewidth=2, label=f"{entry}, 80%")
         axes.plot(at, ours[:, order].mean(axis=0), "o", color=PALETTE["unlearned"], markersize=3.5)
         axes.plot(at, original[0, order], "_", color=PALETTE["ink"], markersize=6, label="original")
         axes.set_xlabel("forget examples, in the order of the retrained models", color=PALETTE["muted"])

@@ -9,18 +9,20 @@ from local_scorer.report import CEILING, FLOOR, Leaderboard, Row
 from local_scorer.score import TIME_LIMIT
 
 TABLE_WIDTH = 100  # columns
-NAME_WIDTH = 22  # of an entry; a longer name is cut here, not in the files
+SMALL_SCORE = 0.01
+GAP = "  "
+LEAST_NAME_WIDTH = 12  # of an entry; a name that does not fit is cut here, not in the files
 
 
 def table(board: Leaderboard) -> str:
-    """Return the leaderboard as text; sentences are wrapped at `TABLE_WIDTH` columns."""
-    settings = board.provenance["settings"]
+    """Return the leaderboard as text of at most `TABLE_WIDTH` columns."""
+    settings, n_forget = board.provenance["settings"], board.data["counts"]["forget"]
     header = ("entry", "score", "interval", "ceiling", "F", "retain", "test", "time", "N", "status")
     lines = [
         (
-            row.entry if len(row.entry) <= NAME_WIDTH else row.entry[: NAME_WIDTH - 1] + "…",
+            printable(row.entry),
             _number(row.score, 4),
-            _interval(row.score_low, row.score_high),
+            _interval(row),
             _percent(row.share_of_ceiling),
             _number(row.forgetting_quality, 4),
             _number(row.retain_ratio, 3),
@@ -32,8 +34,10 @@ def table(board: Leaderboard) -> str:
         for row in board.rows
     ]
     widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+    left = TABLE_WIDTH - sum(len(GAP) + width for width in widths[1:])
+    widths[0] = min(widths[0], max(left, LEAST_NAME_WIDTH))
     above = [
-        f"{board.data['name']}: {board.data['counts']['forget']} pictures to forget, "
+        f"{board.data['name']}: {n_forget} picture{'' if n_forget == 1 else 's'} to forget, "
         f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
         f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}; {board.rules} rules, "
         f"N={board.n_models}.",
@@ -43,7 +47,7 @@ def table(board: Leaderboard) -> str:
     standings = [_line(cells, widths) for cells in (header, ["-" * width for width in widths], *lines)]
     below = [
         "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
-        "95 % for the mean score if the evaluation were repeated with other models; ceiling = score as a share of "
+        "95% for the mean score if the evaluation were repeated with other models; ceiling = score as a share of "
         f"that of a second set of retrained models; time as a share of retraining, limit {TIME_LIMIT:.0%}; "
         "floor = N copies of the original.",
     ]
@@ -54,8 +58,29 @@ def table(board: Leaderboard) -> str:
     return "\n".join([*map(_wrapped, above), "", *standings, "", *map(_wrapped, below)])
 
 
+def printable(text: str) -> str:
+    """Return text that cannot move a terminal's cursor, colour it or turn its direction of writing.
+
+    >>> printable("red \\x1b[31m")
+    'red �[31m'
+    """
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def shortened(name: str, length: int) -> str:
+    """Return a name without its middle where it is too long; names that look alike often differ at the end.
+
+    >>> shortened("finetune LR=1e-4", 11)
+    'finet…=1e-4'
+    """
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def _wrapped(sentence: str) -> str:
-    return textwrap.fill(sentence, TABLE_WIDTH, break_on_hyphens=False)
+    return "\n".join(map(printable, textwrap.wrap(sentence, TABLE_WIDTH, break_on_hyphens=False)))
 
 
 def _forecast(row: Row) -> str:
@@ -66,14 +91,19 @@ def _forecast(row: Row) -> str:
     )
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+def _interval(row: Row) -> str:
+    """Return the interval of a row's score, of a small score with four decimals in the same width."""
+    if row.score_low is None or row.score_high is None:
+        return "-"
+    if row.score < SMALL_SCORE:
+        return "-".join(f"{end:.4f}".removeprefix("0") for end in (row.score_low, row.score_high))
+    return f"{row.score_low:.3f}-{row.score_high:.3f}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first = cells[0].ljust(widths[0])
+    first = shortened(cells[0], widths[0]).ljust(widths[0])
     middle = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
-    return "  ".join([first, *middle, cells[-1]]).rstrip()
+    return GAP.join([first, *middle, cells[-1]]).rstrip()
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -11,8 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import variants
 from data_prep import dataset
-from local_scorer import page, report
+from local_scorer import cli, leaderboard, page, report
+from local_scorer.comparisons import Comparison
+from local_scorer.forecast import Forecast
+from local_scorer.reading import Tie
 from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
 N_FORGET, N_CLASSES = 56, 8
@@ -88,12 +92,17 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
         self.open, self.tags, self.text = [], [], collections.defaultdict(str)
+        self.lines = []  # of all tables, as lists of cells
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.lines.append([])
+        if tag in ("td", "th"):
+            self.lines[-1].append("")
         if tag not in VOID:
             self.open.append((tag, dict(attributes).get("id")))
 
@@ -107,6 +116,8 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data):
         section = next((name for tag, name in self.open if tag == "section"), None)
         self.text[section] += data
+        if any(tag in ("td", "th") for tag, _ in self.open):
+            self.lines[-1][-1] += data
 
     def values(self, attribute):
         return [attributes[attribute] for _, attributes in self.tags if attribute in attributes]
@@ -173,10 +184,228 @@ def test_certainty_and_audits_have_a_line_for_each_row_with_models(small_run):
     text = parse(paths[0]).text[None]
     assert "How sure is it?" in text
     assert "Audits beside the score" in text
-    assert "needs N of at least 32" in text
+    assert text.count("A forecast for 512 models needs N of at least 32.") == 1
+    assert "forecast for N=" not in text
     for row in board.rows:
         if row.intervals:
             assert f"{row.intervals.both.score_low:.4f} to {row.intervals.both.score_high:.4f}" in text
+
+
+def test_each_section_has_the_intervals_of_its_row(small_run):
+    _, _, board, paths = small_run
+    text = parse(paths[0]).text
+    for position, row in enumerate(board.rows, 1):
+        assert ("95% interval, both redrawn" in text[f"entry-{position}"]) == (row.intervals is not None)
+        if row.intervals:
+            for part in (row.intervals.models, row.intervals.examples, row.intervals.both):
+                assert f"{part.score_low:.4f} to {part.score_high:.4f}" in text[f"entry-{position}"]
+
+
+def test_shift_is_the_same_statistic_in_table_and_section(small_run):
+    _, _, board, paths = small_run
+    parsed = parse(paths[0])
+    position, row = next((number, row) for number, row in enumerate(board.rows, 1) if row.entry == "shifted")
+    shift = re.search(r"is shifted by (\S+) and spreads (×\d+\.\d+)", parsed.text[f"entry-{position}"])
+    cells = next(one for one in parsed.lines if one[0] == "shifted" and len(one) == 1 + len(page.AUDITS))
+    assert (cells[4], cells[6]) == shift.groups()
+    assert cells[5] == f"{row.distance.absolute_shift:.2f}"
+
+
+def test_references_are_not_called_unlearned(small_run):
+    _, _, board, paths = small_run
+    parsed = parse(paths[0])
+    names = [row.entry for row in board.rows]
+    text = parsed.text[f"entry-{names.index('retrained') + 1}"]
+    assert "unlearned" not in text
+    assert {"second set", "first set"} <= set(re.findall("(?:first|second) set", text))
+    section = paths[0].read_text(encoding="utf-8").split('<section class="entry')[names.index("retrained") + 1]
+    assert "var(--second)" in section
+    assert "var(--unlearned)" not in section
+    text = parsed.text[f"entry-{names.index('no unlearning') + 1}"]
+    assert "copies of the original" in text
+    assert "unlearned" not in text
+
+
+def test_the_strongest_attack_is_introduced_once_an_entry(small_run):
+    parsed = parse(small_run[3][0])
+    assert parsed.text["entry-1"].count("strongest attack") == 1
+
+
+GROUPED = [
+    ("first", (0.0, 1.0, 1.0)),
+    ("second", (0.1, 1.0, 1.0)),
+    ("third", (1.0, 1.0, 1.0)),
+    ("fourth", (4.0, 1.0, 1.0)),
+]
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A page of four scored entries, the middle two in a tie, with a forecast for the first."""
+    folder, record = write_run(tmp_path_factory.mktemp("ties") / "run", 3, dict(GROUPED), n_forget=12)
+    board = report.collect(folder, record)
+    order = ["first", "second", "third", "fourth"]
+    scores = dict(zip(order, (0.4, 0.3, 0.2, 0.1), strict=True))
+    rows = [replace(row, score=scores.get(row.entry, row.score)) for row in board.rows]
+    ahead = Forecast(0.0711, 0.0600, 0.0822, 0.07, 0.06, 0.08, 512, 64)
+    rows = [replace(row, forecast=ahead if row.entry == "first" else None) for row in rows]
+    rows.sort(key=lambda row: (row.score is None, -(row.score or 0)))
+    pairs = tuple(
+        Comparison(first, second, 0.75 if (first, second) == ("second", "third") else 0.99,
+                   (first, second) != ("second", "third"), 200)
+        for place, first in enumerate(order)
+        for second in order[place + 1 :]
+    )  # fmt: skip
+    board = replace(board, rows=tuple(rows), comparisons=pairs, ties=(Tie(("second", "third"), None, 3),))
+    return board, page.write_page(folder, board, record)[0]
+
+
+def test_entries_that_cannot_be_told_apart_share_a_number(grouped):
+    board, path = grouped
+    lines = parse(path).lines
+    heads = lines[0]
+    assert heads[:3] == ["entry", "group", "score"]
+    shown = {cells[0]: cells[1] for cells in lines[1 : len(board.rows) + 1]}
+    expected = {"first": "1", "second": "2", "third": "2", "fourth": "3", "broken": "–", "no unlearning": "–"}
+    assert expected.items() <= shown.items()
+
+
+def test_a_reference_has_a_number_only_in_a_tie(grouped):
+    board, _ = grouped
+    assert "retrained" not in page._groups(board)
+    rows = [row for row in board.rows if row.entry in ("retrained", "first")]
+    rows.sort(key=lambda row: row.entry == "first")
+    tied = replace(board, rows=tuple(rows), ties=(Tie(("retrained", "first"), None, 3),))
+    assert page._groups(tied) == {"retrained": 1, "first": 1}
+    assert page._groups(replace(board, comparisons=(), ties=())) == {}
+
+
+def test_ties_stand_calmly_under_the_table_and_the_notes_below_them(grouped):
+    board, path = grouped
+    source = path.read_text(encoding="utf-8")
+    start = source.index('id="leaderboard"')
+    places = [source.index(part, start) for part in (
+        "<svg", "<table class=sortable", 'aria-label="Ties"', "<details", 'aria-label="Notes"',
+    )]  # fmt: skip
+    assert places == sorted(places)
+    assert '<ul class="notes"' not in source[:start]
+    ties = re.search(r'<ul class="ties" aria-label="Ties">(.*?)</ul>', source).group(1)
+    assert ties.startswith(f"<li>Group 2: {board.ties[0]}</li>")
+    assert ties.endswith("<li>Neighbours across groups may be tied too.</li>")
+
+
+def test_shares_of_every_pair_are_in_a_table_that_folds(grouped):
+    _, path = grouped
+    folded = re.search("<details>(.*?)</details>", path.read_text(encoding="utf-8"), re.DOTALL).group(1)
+    lines = [re.findall("<t[dh][^>]*>([^<]*)", line) for line in re.findall("<tr>.*?</tr>", folded)]
+    assert lines == [
+        ["", "1", "2", "3", "4"],
+        ["1. first", "", "99%", "99%", "99%"],
+        ["2. second", "1%", "", "75%", "99%"],
+        ["3. third", "1%", "25%", "", "99%"],
+        ["4. fourth", "1%", "1%", "1%", ""],
+    ]
+    assert folded.count('class="apart"') == 10
+
+
+def test_a_forecast_has_a_column_and_stands_in_its_section(grouped):
+    _, path = grouped
+    parsed = parse(path)
+    (heads,) = (cells for cells in parsed.lines if "forecast for N=512" in cells)
+    assert heads[-1] == "forecast for N=512"
+    assert "0.0711 (0.0600 to 0.0822)" in parsed.text[None]
+    assert "needs N of at least" not in parsed.text[None]
+    assert "0.0711, 95% interval 0.0600 to 0.0822" in parsed.text["entry-1"]
+    assert "forecast" not in parsed.text["entry-2"]
+
+
+def test_percentages_are_written_alike(small_run, grouped):
+    for path in (small_run[3][0], grouped[1]):
+        assert not re.search(r"\d\s%", "".join(parse(path).text.values()).partition("document")[2])
+
+
+def test_a_command_that_is_not_known_leaves_no_box(tmp_path):
+    folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
+    for command, boxes in (("python -m this", 2), ("", 0)):  # one in the section, one at the end
+        record = replace(record, provenance={**record.provenance, "command": command})
+        parsed = parse(page.write_page(folder, report.collect(folder, record), record)[0])
+        text = "".join(parsed.text.values())
+        assert text.count("python -m this") == boxes
+        assert ("This command ran it" in text) == ("The command that made this run" in text) == bool(boxes)
+        assert [tag for tag, _ in parsed.tags].count("pre") == boxes + 1  # the last lines of the failed one
+
+
+def test_variants_record_their_command(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(leaderboard, "run", lambda *arguments: called.append(arguments) or report.Leaderboard(
+        {}, "official", 3, 1.0, (), {}, (report.Row("gisa LR=1", "failed", "nothing"),)
+    ))  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["variants.py", "gisa LR=1", "--out", str(tmp_path)])
+    assert variants.main() == 0
+    assert called[0][3] == f"python -m benchmarks.variants 'gisa LR=1' --out {tmp_path}"
+
+
+def test_other_rules_leave_the_files_of_the_run_s_own_alone(tmp_path, capsys):
+    folder, _ = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
+
+    def written():
+        files = [path for path in folder.root.rglob("*") if path.suffix in (".html", ".csv", ".png")]
+        files += folder.root.glob("leaderboard*.json")
+        return {str(path.relative_to(folder.root)): path.read_bytes() for path in files}
+
+    assert cli.main(["report", str(folder.root)]) == cli.ENTRY_NOT_SCORED
+    own = written()
+    assert "figures/only-epsilon.png" in own
+    assert cli.main(["report", str(folder.root), "--rules", "notebook"]) == cli.ENTRY_NOT_SCORED
+    both = written()
+    assert own.items() <= both.items()
+    assert {"report-notebook.html", "leaderboard-notebook.csv", "leaderboard-notebook.json",
+            "figures-notebook/leaderboard.png"} <= both.keys()  # fmt: skip
+    assert "figures-notebook" in capsys.readouterr().out
+    assert b"leaderboard-notebook.csv" in both["report-notebook.html"]
+    assert cli.main(["report", str(folder.root), "--rules", "official"]) == cli.ENTRY_NOT_SCORED
+    assert written() == both
+
+
+def test_report_cannot_steer_a_terminal(tmp_path, capsys):
+    folder, _ = write_run(tmp_path / "run", 3, {"only\x1b[2J\u202e": (0.5, 1, 1.0)}, n_forget=4)
+    cli.main(["report", str(folder.root)])
+    cli.main(["ls", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "only�[2J�" in out
+    assert "Traceback\n  <img" in out
+    assert "�[31mKeyError" in out
+    assert not re.search("[\x1b\u202e]", out)
+
+
+def test_figures_of_entries_that_are_gone_are_removed(tmp_path):
+    folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0), "gone": (0, 1, 1.0)}, n_forget=4)
+    figures = folder.root / "figures"
+    page.write_page(folder, report.collect(folder, record), record)
+    assert (figures / "gone-epsilon.png").is_file()
+    record = replace(record, entries=[entry for entry in record.entries if entry["name"] != "gone"])
+    page.write_page(folder, report.collect(folder, record), record)
+    assert not any(path.name.startswith("gone") for path in figures.iterdir())
+    assert (figures / "only-epsilon.png").is_file()
+
+
+def test_the_built_in_set_is_found_by_its_content(tmp_path, tiny_data, monkeypatch):
+    (tmp_path / "synthetic").mkdir()  # half made
+    shutil.copytree(tiny_data, tmp_path / "synthetic-48")
+    monkeypatch.setattr(cli, "DEFAULT_DATA", tmp_path / "synthetic")
+    data = dataset.load(tiny_data)
+    assert cli._built_in(data.fingerprint) == tmp_path / "synthetic-48"
+    assert cli._built_in("another") is None
+    folder, record = write_run(tmp_path / "run", 3, {}, data.fingerprint, len(data.rows("forget")))
+    for name, fingerprint, n_pictures in (
+        ("synthetic", data.fingerprint, 12), ("synthetic", "another", 0), ("mine", data.fingerprint, 0),
+    ):  # fmt: skip
+        changed = replace(record, data={**record.data, "name": name, "fingerprint": fingerprint})
+        report.save_record(folder, changed)
+        cli.main(["report", str(folder.root)])
+        parsed = parse(folder.root / "report.html")
+        assert len(parsed.values("alt")) == n_pictures
+        assert ("ictures of the examples" in parsed.text[None]) == (name == "mine")
 
 
 def test_time_that_is_not_known_is_said(tmp_path):
@@ -185,6 +414,15 @@ def test_time_that_is_not_known_is_said(tmp_path):
     position = [row.entry for row in board.rows].index("elsewhere") + 1
     text = parse(page.write_page(folder, board, record)[0]).text[f"entry-{position}"]
     assert "Not known: made elsewhere." in text
+    assert "The time is not known: these models were made elsewhere." in text
+
+
+def test_time_is_a_line_of_text(small_run):
+    _, _, board, paths = small_run
+    position, row = next((number, row) for number, row in enumerate(board.rows, 1) if row.entry == "good")
+    text = " ".join(parse(paths[0]).text[f"entry-{position}"].split())
+    assert f"Unlearning took {row.time_ratio:.1%} of the time of retraining in the mean, " in text
+    assert f"{row.seconds:.2f} s a run in the mean" in text  # 2 s: two digits after the point
 
 
 def test_a_second_report_is_the_same_but_for_the_intervals_that_it_now_has(tmp_path):
@@ -201,9 +439,9 @@ def test_a_second_report_is_the_same_but_for_the_intervals_that_it_now_has(tmp_p
     rows = [row if row.score is None else replace(row, score_low=0.01, score_high=0.5) for row in board.rows]
     path, *_ = page.write_page(folder, replace(board, rows=tuple(rows)), record)
     text = parse(path).text
-    assert "the bars 95 % intervals" in text[None]
+    assert "the bars 95% intervals. Which entries cannot be told apart stands below." in text[None]
     assert "0.0100 to 0.5000" in text[None]
-    assert "95 % interval 0.0100 to 0.5000." in text["entry-1"]
+    assert "95% interval 0.0100 to 0.5000." in text["entry-1"]
 
 
 def test_notebook_rules_and_a_forget_set_of_one(tmp_path):
@@ -211,12 +449,18 @@ def test_notebook_rules_and_a_forget_set_of_one(tmp_path):
     parsed = parse(page.write_page(folder, report.collect(folder, record, "notebook"), record)[0])
     assert "strongest attack" not in "".join(parsed.text.values())
     assert parsed.text["entry-1"].count("Forget example") == 1
+    assert "1 picture" in parsed.text[None]
+    assert "over 1 forget example;" in parsed.text["entry-1"]
+    assert "group" not in parsed.lines[0]  # nothing is compared under these rules
 
 
 def test_a_run_of_failed_entries_has_a_page(tmp_path):
     folder, record = write_run(tmp_path / "run", 3, {}, n_forget=2)
     text = parse(page.write_page(folder, report.collect(folder, record), record)[0]).text
     assert "None of 3 entries has a score." in text[None]
+    record = replace(record, entries=record.entries[:1])
+    text = parse(page.write_page(folder, report.collect(folder, record), record)[0]).text
+    assert "The only entry has no score." in text[None]
 
 
 def test_thumbnails_on_request(tmp_path, tiny_data):
@@ -250,7 +494,7 @@ def test_ten_entries_of_64_models_make_less_than_3_megabytes(tmp_path):
 
 # In a browser
 
-N_OTHER_HEADS = 5 + 1 + len(page.AUDITS)  # of the tables on certainty and on audits
+N_HEADS = 1 + len(page.HEADS) + 4 + 1 + len(page.AUDITS)  # with groups; of the three tables that are sorted
 
 SORT = """<script>
 window.onerror = (message) => { document.title = "error: " + message; };
@@ -270,13 +514,14 @@ document.body.append(answer);
 </script></body>"""
 
 
-def browse(path, tmp_path):
+def browse(path, tmp_path, *more):
     """Return the page as the browser has it after loading, and its console messages."""
     if BROWSER is None:
         pytest.skip("no Chromium here: the page is checked by the parser alone")
     switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
     switches += " disable-component-update disable-sync dump-dom enable-logging=stderr"
-    command = [BROWSER, *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path / 'profile'}"]
+    switches = [*switches.split(), *more, f"user-data-dir={tmp_path / 'profile'}"]
+    command = [BROWSER, *(f"--{switch}" for switch in switches)]
     done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -285,7 +530,7 @@ def test_browser_shows_the_page_without_complaint(small_run, tmp_path):
     _, _, board, paths = small_run
     document, complaints = browse(paths[0], tmp_path)
     assert complaints == []
-    assert document.count('<button type="button">') == len(page.HEADS) + N_OTHER_HEADS  # the script ran
+    assert document.count('<button type="button">') == N_HEADS  # the script ran
     assert document.count('<section class="entry') == len(board.rows)
 
 
@@ -315,3 +560,43 @@ def test_browser_sorts_by_a_click(small_run, tmp_path):
     assert sorted(names) == sorted(at_first)
     assert names.index("broken") < names.index("good") < names.index("slow")
     assert fits  # nothing sticks out of the window
+
+
+LONG = "x" * 120
+NARROW = """<script>
+const frame = document.createElement("iframe");
+frame.style.width = "400px";
+frame.onload = () => {
+  const page = frame.contentDocument;
+  const wide = (one) => one.scrollWidth > one.clientWidth + 1;
+  const forest = page.querySelector(".for-narrow svg");
+  const answer = document.createElement("pre");
+  answer.id = "answer";
+  answer.textContent = JSON.stringify([
+    page.documentElement.scrollWidth,
+    getComputedStyle(page.querySelector(".for-wide")).display,
+    forest.getBoundingClientRect().right <= 400,
+    [...page.querySelectorAll("li, dd, p, h3, figcaption, pre")].filter(wide).length,
+    Math.max(...[...page.querySelectorAll("table.sortable tbody tr")].map((row) => row.clientHeight)),
+  ]);
+  document.body.append(answer);
+};
+frame.src = "page.html";
+document.body.append(frame);
+</script>"""
+
+
+def test_browser_shows_long_names_in_400_pixels(tmp_path):
+    folder, record = write_run(tmp_path / "run", 3, {LONG: (0.5, 1, 1.0), LONG + "y": (0.4, 1, 1.0)}, n_forget=4)
+    path, *_ = page.write_page(folder, report.collect(folder, record), record)
+    path.rename(path.with_name("page.html"))
+    outside = path.with_name("outside.html")
+    outside.write_text(f"<!DOCTYPE html><body>{NARROW}</body>")
+    document, _ = browse(outside, tmp_path, "allow-file-access-from-files", "virtual-time-budget=20000")
+    answer = json.loads(html.unescape(re.search(r'<pre id="answer">(.*?)</pre>', document).group(1)))
+    width, wide_plot, forest_fits, n_overflowing, height = answer
+    assert width <= 400
+    assert wide_plot == "none"
+    assert forest_fits
+    assert n_overflowing == 0
+    assert height < 150  # pixels, of the highest line of a table: at most six lines of a name

@@ -1,4 +1,5 @@
 import dataclasses
+import doctest
 import html
 import re
 import xml.etree.ElementTree as ElementTree
@@ -6,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from local_scorer import figures, markup, plots, sections
+from local_scorer import figures, markup, page, plots, sections, table
 from local_scorer.attacks import Attack
 from local_scorer.metric import forgetting_quality, strongest_attack
 
@@ -24,6 +25,13 @@ def words(svg):
     return [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
 
 
+@pytest.mark.parametrize("module", [figures, markup, page, plots, sections, table])
+def test_doctests(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
 # The page's text
 
 
@@ -32,6 +40,7 @@ def test_text_is_escaped_and_has_no_control_characters():
     assert not re.search("[<>\"'\x1b\u202e]", safe)
     assert html.unescape(safe) == HOSTILE.replace("\x1b", "�").replace("\u202e", "�")
     assert markup.text("two\nlines\tand ½") == "two\nlines\tand ½"
+    assert markup.text("\u200f\u061c\u2028") == "���"
     assert markup.text("\udcff").encode() == "�".encode()
 
 
@@ -43,14 +52,39 @@ def test_text_is_escaped_and_has_no_control_characters():
         (markup.percent(None), "–"),
         (markup.percent(0.304, 1), "30.4%"),
         (markup.signed(1.5), "+1.50"),
+        (markup.signed(None), "–"),
+        (markup.seconds(9.994), "9.99 s"),
+        (markup.seconds(10.04), "10.0 s"),
+        (markup.counted(1, "picture"), "1 picture"),
+        (markup.counted(0, "picture"), "0 pictures"),
+        (markup.between(0.1, None), "–"),
+        (markup.summary(np.array([0.001, 0.003])), ("0.00 ± 0.00", "0.00 – 0.00")),
+        (markup.summary(np.array([10.0, 30.0])), ("20.0 ± 14.1", "10.0 – 30.0")),
+        (markup.summary(np.array([0.01, 0.03]), 100, "%"), ("2.0 ± 1.4%", "1.0 – 3.0%")),
     ],
 )
 def test_numbers(shown, expected):
     assert shown == expected
 
 
+def test_a_name_that_is_too_long_keeps_its_end():
+    assert plots.shortened("gisa LR=1e-3", 12) == "gisa LR=1e-3"
+    assert plots.shortened("contrastive RETAIN_LR=3e-3", 13) == "contra…R=3e-3"
+    names = ["gisa LR=1e-3 DECAY=True", "gisa LR=2e-3 DECAY=True", "ssd"]
+    assert plots.shortened(names[0], 13) == plots.shortened(names[1], 13)
+    assert plots.shortened_apart(names, 13) == ["gisa LR=1…rue", "gisa LR=2…rue", "ssd"]
+    assert plots.shortened_apart([*names, "gisa" + 40 * "x" + "True"], 9)[:2] == 2 * ["gisa…True"]
+
+
+def test_a_list_without_sentences_and_a_command_that_is_not_known_leave_no_box():
+    assert markup.sentences("Notes", []) == ""
+    assert markup.command("", "This made it.") == ""
+    assert markup.command("a < b", "This made it.") == "<p>This made it.</p>\n<pre>a &lt; b</pre>"
+
+
 def test_facts_terms_and_tables_escape_what_they_show():
     for made in (
+        markup.sentences(HOSTILE, [HOSTILE]),
         markup.facts([(HOSTILE, HOSTILE, HOSTILE)]),
         markup.terms([(HOSTILE, HOSTILE)]),
         markup.table(HOSTILE, [HOSTILE], []),
@@ -98,13 +132,22 @@ def test_extremes_break_ties_by_the_shift_and_count_an_unknown_one_as_largest():
 def test_attack_sentence_counts_models():
     interval = Attack(2.0, "interval", "unlearned", low=-1.0, high=2.5, fpr=0.25, fnr=0.1)
     assert sections.attack_sentence(interval, n_unlearned=10, n_retrained=20) == (
-        "The strongest attack says “unlearned” from −1.00 to 2.50. It misses 1 of 10 unlearned models and takes "
-        "5 of 20 retrained ones for unlearned."
+        "“unlearned” from −1.00 to 2.50: misses 1 of 10 unlearned models, takes in 5 of 20 retrained models."
     )
     threshold = dataclasses.replace(interval, kind="threshold", positive="retrained", high=np.inf)
     assert sections.attack_sentence(threshold, n_unlearned=20, n_retrained=10) == (
-        "The strongest attack says “retrained” from −1.00 on. It misses 1 of 10 retrained models and takes "
-        "5 of 20 unlearned ones for retrained."
+        "“retrained” from −1.00 on: misses 1 of 10 retrained models, takes in 5 of 20 unlearned models."
+    )
+
+
+def test_attack_sentence_names_what_the_references_are():
+    attack = Attack(2.0, "threshold", "unlearned", low=1.0, high=np.inf, fpr=0.25, fnr=0.1)
+    assert sections.attack_sentence(attack, 10, 20, (plots.COPIES, plots.RETRAINED)) == (
+        "“original” from 1.00 on: misses 1 of 10 copies of the original, takes in 5 of 20 retrained models."
+    )
+    assert sections.attack_sentence(attack, 10, 20, (plots.SECOND_SET, plots.FIRST_SET)) == (
+        "“second set” from 1.00 on: misses 1 of 10 models of the second set, takes in 5 of 20 models of the first "
+        "set."
     )
 
 
@@ -118,10 +161,35 @@ def test_attack_sentence_has_words_for_every_kind_without_a_region():
 
 
 def test_file_stems_are_safe_and_differ():
-    names = ["a", "A b", "A-b", "a/b", "../a", HOSTILE, "x" * 300, "x" * 301, "字", "", "\udcff"]
+    names = [
+        "a",
+        "A",
+        "good",
+        "GOOD",
+        "Good",
+        "A b",
+        "A-b",
+        "a/b",
+        "../a",
+        HOSTILE,
+        "x" * 300,
+        "x" * 301,
+        "字",
+        "",
+        "\udcff",
+    ]
     stems = [figures.file_stem(name) for name in names]
-    assert len(set(stems)) == len(names)
+    assert len({stem.lower() for stem in stems}) == len(names)  # some systems know no capital letters
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,80}", stem) for stem in stems)
+
+
+def test_figures_of_an_earlier_page_are_removed_and_other_files_stay(tmp_path):
+    for name in ("gone-epsilon.png", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    gallery = figures.Gallery(tmp_path)
+    gallery.keep(plots.new_figure(1, 1)[0], "leaderboard")
+    gallery.tidy()
+    assert {path.name for path in tmp_path.iterdir()} == {"leaderboard.png", "notes.txt"}
 
 
 # The drawings
@@ -159,6 +227,16 @@ def test_confidences_mark_the_thresholds_of_the_attack():
     assert upright
 
 
+def test_confidences_of_a_second_set_are_named_and_blue():
+    first, second = np.linspace(0, 2, 10), np.linspace(5, 6, 10)
+    attack = strongest_attack(second, first)
+    _, svg = drawn(plots.confidences, second, first, attack, kinds=(plots.SECOND_SET, plots.FIRST_SET))
+    assert {"second set", "first set"} <= set(words(svg))
+    assert {"unlearned", "retrained"}.isdisjoint(words(svg))
+    assert "var(--second)" in svg
+    assert "var(--unlearned)" not in svg
+
+
 @pytest.mark.parametrize(
     "sample", [np.full(5, 2.0), np.full(5, np.nan), np.array([np.inf, 1.0, 1.0]), np.arange(600.0)]
 )
@@ -192,19 +270,26 @@ def test_forest_without_intervals_and_with_hostile_names():
     assert axes.get_xlim()[1] > 0.2
 
 
+def test_forest_cuts_names_in_the_middle_and_has_room_for_them_above():
+    names = ["contrastive FLATTEN_LR=5e-4 RETAIN_BATCH=64 RETAIN_LR=3e-3", "gisa"]
+    beside, svg = drawn(plots.forest, names, [0.1, 0.0])
+    (cut,) = (word for word in words(svg) if word.startswith("contrastive"))
+    assert (len(cut), cut[-4:]) == (42, "3e-3")
+    above, svg = drawn(plots.forest, names, [0.1, 0.0], names_above=True)
+    assert cut in words(svg)
+    assert above.get_position().width > 2 * beside.get_position().width
+
+
 def test_forest_draws_intervals():
     axes, _ = drawn(plots.forest, ["a", "b"], [0.1, 0.2], [0.05, np.nan], [0.15, np.nan])
     assert list(axes.lines[0].get_xdata()) == [0.05, 0.15]
     assert np.isnan(axes.lines[2].get_xdata()).all()
 
 
-def test_accuracy_and_time_show_every_run():
+def test_accuracy_shows_every_run():
     runs = np.array([0.5, 0.7])
     axes, _ = drawn(plots.accuracy_ranges, {"test": runs}, {"test": np.array([0.6, 0.8])})
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.6, 0.8], [0.7, 0.7], [0.5, 0.7], [0.6, 0.6]]
-    axes, svg = drawn(plots.time_shares, np.array([0.1, 0.3]), 0.2)
-    assert list(axes.lines[1].get_xdata()) == [0.1, 0.3]
-    assert "limit 20%" in words(svg)
 
 
 def test_svg_is_well_formed_and_has_the_colours_of_the_page():

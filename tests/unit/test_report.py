@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -266,16 +267,64 @@ def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
     for line in lines[start : start + 7]:
         assert all(line[end + 1 : end + 2] in (" ", "") for end in ends)
     assert [line.split("  ")[0] for line in lines[start + 2 : start + 7]] == [
-        "retrained", "similarity_based_bad_…", "no unlearning", "broken", "slow",
+        "retrained", "similarity_ba…bad_teaching", "no unlearning", "broken", "slow",
     ]  # fmt: skip
     cells = lines[start + 3].split()
     assert cells == [
-        "similarity_based_bad_…", "0.7500", "0.066-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
+        "similarity_ba…bad_teaching", "0.7500", "0.103-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
         "scored",
     ]  # fmt: skip
     assert lines[start + 2].endswith("ceiling")
     assert lines[start + 4].endswith("floor")
     assert lines[start + 5].split() == ["broken", *["-"] * 8, "failed"]
+
+
+def test_table_fits_into_100_columns_with_long_names_and_large_numbers(folder):
+    board = usual_board(folder)
+    slow = "contrastive FLATTEN_LR=5e-4 RETAIN_BATCH=64 RETAIN_LR=3e-3"
+    rows = [
+        dataclasses.replace(row, entry=slow, time_ratio=1234.5) if row.entry == "slow" else row
+        for row in board.rows
+    ]
+    lines = table.table(dataclasses.replace(board, rows=tuple(rows))).splitlines()
+    assert max(map(len, lines)) == 100
+    assert any(re.match(r"contrastive\S*…\S*LR=3e-3  ", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("score", "low", "high", "shown"),
+    [
+        (0.0002, 0.00008, 0.00031, ".0001-.0003"),
+        (0.0099, 0.0, 0.0123, ".0000-.0123"),
+        (0.01, 0.0051, 0.0204, "0.005-0.020"),
+        (0.0002, None, None, "-"),
+    ],
+)
+def test_interval_of_a_small_score_has_four_decimals(folder, score, low, high, shown):
+    board = usual_board(folder)
+    first = dataclasses.replace(board.rows[1], score=score, score_low=low, score_high=high)
+    lines = table.table(dataclasses.replace(board, rows=(first,))).splitlines()
+    assert next(line for line in lines if line.startswith("similarity")).split()[2] == shown
+
+
+def test_table_cannot_steer_a_terminal(folder):
+    board = usual_board(folder)
+    name = "red\x1b[31m\u202e\nend"
+    rows = [
+        dataclasses.replace(row, entry=name, reason=f"{name}\x07") for row in board.rows if row.entry == "broken"
+    ]
+    tie = f"{name} cannot be told from \u2066."
+    text = table.table(dataclasses.replace(board, rows=tuple(rows), notes=(name,), ties=(tie,)))
+    assert all(sign.isprintable() for sign in text.replace("\n", ""))
+    assert "red�[31m��end  " in text
+    assert "Note: red�[31m� end" in text
+    assert "Tie: red�[31m� end cannot be told from �." in text
+
+
+def test_table_counts_one_picture(folder):
+    board = usual_board(folder)
+    data = {**board.data, "counts": {"forget": 1, "retain": 64}}
+    assert table.table(dataclasses.replace(board, data=data)).startswith("tiny: 1 picture to forget, 64 to retain")
 
 
 def test_table_says_what_a_reader_needs(folder):

@@ -1,5 +1,7 @@
 """Figures of a finished run: what they are drawn from, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,14 @@ def test_the_standings_have_a_bar_a_row(run):
     (retain, *_) = run.standings().axes
     assert [label.get_text() for label in retain.get_yticklabels()] == [row.entry for row in run.board.rows]
     assert [bar.get_width() for bar in retain.patches] == [0.5] * 4
+
+
+def test_a_long_name_is_cut_in_the_middle(run):
+    name = "contrastive FLATTEN_LR=5e-4 RETAIN_BATCH=64 RETAIN_LR=3e-3"
+    rows = [replace(row, entry=name) if row.entry == "far" else row for row in run.board.rows]
+    (retain, *_) = replace(run, board=replace(run.board, rows=tuple(rows))).standings().axes
+    (shown,) = (label.get_text() for label in retain.get_yticklabels() if "contrastive" in label.get_text())
+    assert (len(shown), shown[-4:]) == (42, "3e-3")
 
 
 def test_the_hardest_examples_come_first(run, tiny_data):
