@@ -94,8 +94,9 @@ def interval(earned: np.ndarray) -> tuple[float, float, float]:
 
 
 def share_higher(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the share of resamples in which the mean of the first is the higher one."""
-    return float(np.mean(_resampled_means(first, seed=0) > _resampled_means(second, seed=1)))
+    """Return the share of resamples in which the mean of the first is the higher one; a draw counts one half."""
+    difference = _resampled_means(first, seed=0) - _resampled_means(second, seed=1)
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
 def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
@@ -112,4 +113,7 @@ def _only(models: ModelSet, chosen: np.ndarray) -> ModelSet:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        sys.exit(f"error: {error}")

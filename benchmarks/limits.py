@@ -87,4 +87,7 @@ def _shift_and_spread(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, floa
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        sys.exit(f"error: {error}")

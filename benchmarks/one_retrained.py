@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from local_scorer import report
-from local_scorer.score import ModelSet, final_score
+from local_scorer.score import ModelSet, Score, final_score
 from local_scorer.store import RunFolder, write_atomically
 
 NOISE = 0.1  # of the standard deviation of the unlearned models' logits
@@ -76,7 +76,7 @@ def substitute(retrained: ModelSet, one: int, unlearned: ModelSet, generator: np
     return replace(retrained, logits=retrained.logits[one] + noise, **accuracies)
 
 
-def lines(real, faked) -> list[str]:
+def lines(real: dict[str, Score], faked: dict[str, list[Score]]) -> list[str]:
     """Return one line for each entry, best real score first, references last."""
     references = (report.CEILING, report.FLOOR)
     entries = sorted((name for name in real if name not in references), key=lambda name: -real[name].score)
@@ -100,4 +100,7 @@ def lines(real, faked) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -125,7 +125,7 @@ def lines(board: Leaderboard) -> list[str]:
             f"{row.entry:{width}}  {score}  {interval}  {row.forgetting_quality:6.4f}  {accuracies}  "
             f"{row.time_ratio:5.1%}  {row.n_models:2}{status}"
         )
-    return found
+    return [*found, *(f"Tie: {tie}" for tie in board.ties)]
 
 
 if __name__ == "__main__":

@@ -26,12 +26,10 @@ def unlearn(net, retain_loader, forget_loader, val_loader):
     """Go through the retain set; the other two loaders give batches of the same form."""
     device = device_of(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
-    net.train()
     for _ in range(EPOCHS):
         for batch in retain_loader:
             images, labels = unpack(batch, device)
-            if len(labels) < 2:
-                continue  # batch normalisation cannot use a single picture
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             descend(optimizer, loss_of(net, images, labels))
 
 

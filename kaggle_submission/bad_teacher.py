@@ -59,8 +59,7 @@ def logits_of(net, images):
 def divergence(teacher, student):
     """Return KL(teacher || student) of each picture, ``[B]``, from logits: equations 3 and 4."""
     p, q = teacher.log_softmax(dim=1), student.log_softmax(dim=1)
-    if DIRECTION == "student":
-        p, q = q, p
+    p, q = {"teacher": (p, q), "student": (q, p)}[DIRECTION]
     return (p.exp() * (p - q)).sum(dim=1)
 
 

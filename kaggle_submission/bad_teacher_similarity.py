@@ -33,6 +33,7 @@ SHARED = 7  # modules that the bad teacher shares: conv1 to layer3; 0 is a fresh
 BATCH = 64  # as the competition's loaders
 LR = 1e-4  # Adam; the report's choice
 WEIGHT_DECAY = 5e-3  # coupled, inside Adam, as in the report
+CLASS_WEIGHTS = False  # True: weigh the bad teacher's loss by n / (n_classes * n_of_class), from the retain labels
 
 # METHOD
 
@@ -57,17 +58,17 @@ def even_batches(rows, parts=None):
     return rows.tensor_split(parts or -(-len(rows) // BATCH))
 
 
-def train_teacher(back, maps, labels):
+def train_teacher(back, maps, labels, criterion):
     """Train newly drawn layers of the shape of `back` on the retain set; return them in eval mode."""
     teacher = copy.deepcopy(back)
     for module in teacher.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     optimizer = torch.optim.Adam(teacher.parameters(), lr=TEACHER_LR)
-    teacher.train()
     for _ in range(TEACHER_EPOCHS):
         for rows in even_batches(torch.randperm(len(maps))):
-            descend(optimizer, functional.cross_entropy(teacher(maps[rows]), labels[rows]))
+            teacher.train(len(rows) > 1)  # batch normalisation cannot use a single picture
+            descend(optimizer, criterion(teacher(maps[rows]), labels[rows]))
     return teacher.eval()
 
 
@@ -103,13 +104,12 @@ def teach(net, forget_images, bad, retain_images, good, weights):
         forget_batches = even_batches(torch.randperm(len(forget_images)))
         retain_batches = even_batches(torch.randperm(len(retain_images)), REBUILD * len(forget_batches))
         for i, rows in enumerate(forget_batches):
-            net.train(len(rows) > 1)  # batch normalisation cannot use a single picture
+            net.train(len(rows) > 1)  # as above
             descend(optimizer, divergence(bad[rows], net(forget_images[rows])).mean())
             for rows in retain_batches[REBUILD * i : REBUILD * (i + 1)]:
-                if len(rows) > 1:
-                    net.train()
-                    loss = weights[rows] * divergence(good[rows], net(retain_images[rows]))
-                    descend(optimizer, loss.mean())
+                net.train(len(rows) > 1)
+                loss = weights[rows] * divergence(good[rows], net(retain_images[rows]))
+                descend(optimizer, loss.mean())
 
 
 def gather(dataset, rows, device):
@@ -181,6 +181,7 @@ def unlearning(net, retain_loader, forget_loader, val_loader):
     net.to(memory_format=torch.channels_last)  # faster convolutions, the same weights
     device = device_of(net)
     retain, forget = retain_loader.dataset, forget_loader.dataset
+    criterion = nn.CrossEntropyLoss(weight=class_weights(net, retain_loader) if CLASS_WEIGHTS else None)
     with all_or_nothing(net):
         front, back = split(net)
         retain_maps, retain_labels = front_outputs(front, retain, device)
@@ -190,7 +191,7 @@ def unlearning(net, retain_loader, forget_loader, val_loader):
             chosen = times_chosen(back[:-1](forget_maps), features)
             sample = draw_sample(chosen, RETAIN_SCALE * len(forget))
             good = back[-1](features[sample])
-        teacher = train_teacher(back, retain_maps, retain_labels)
+        teacher = train_teacher(back, retain_maps, retain_labels, criterion)
         with torch.no_grad():
             bad = teacher(forget_maps)
         weights = chosen[sample].clamp(min=1).float()

@@ -29,12 +29,10 @@ def finetune(net, loader, criterion):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, T_max=EPOCHS * len(loader), eta_min=0 if DECAY else LR
     )
-    net.train()
     for _ in range(EPOCHS):
         for batch in loader:
             images, labels = unpack(batch, device)
-            if len(labels) < 2:
-                continue  # batch normalisation cannot use a single picture
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             descend(optimizer, criterion(net(images), labels))
             schedule.step()
 

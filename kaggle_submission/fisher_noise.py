@@ -73,12 +73,10 @@ def finetune(net, loader, criterion):
     """Minimise `criterion` over TAIL_EPOCHS passes through `loader`."""
     device = device_of(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-    net.train()
     for _ in range(TAIL_EPOCHS):
         for batch in loader:
             images, labels = unpack(batch, device)
-            if len(labels) < 2:
-                continue  # batch normalisation cannot use a single picture
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             descend(optimizer, criterion(net(images), labels))
 
 

@@ -78,12 +78,18 @@ def joint_loss(retain_loss, forget_loss):
 
 def pairs(retain_loader, forget_loader):
     """Yield retain and forget batches side by side, for as long as PAIRING says."""
-    forget_batches = cycle(forget_loader) if PAIRING == "cycle" else forget_loader
+    forget_batches = {"cycle": cycle(forget_loader), "zip": forget_loader}[PAIRING]
     return zip(retain_loader, forget_batches, strict=False)
 
 
 def cycle(loader):
-    """Yield the batches of `loader` without end, shuffled anew in each pass."""
+    """Yield the batches of `loader` without end, shuffled anew in each pass.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if len(loader) == 0:
+        raise ValueError("The forget loader has no batch: is its data set smaller than a batch, and drop_last on?")
     while True:
         yield from loader
 
@@ -93,16 +99,14 @@ def adjust(net, retain_loader, forget_loader, criterion, factors):
     device = device_of(net)
     parameters = list(net.parameters())
     optimizer = torch.optim.Adam(parameters, lr=LR, weight_decay=WEIGHT_DECAY)
-    steps = len(retain_loader) if PAIRING == "cycle" else min(len(retain_loader), len(forget_loader))
+    passes = {"cycle": len(retain_loader), "zip": min(len(retain_loader), len(forget_loader))}[PAIRING]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, T_max=EPOCHS * steps, eta_min=0 if DECAY else LR
+        optimizer, T_max=EPOCHS * passes, eta_min=0 if DECAY else LR
     )
     for _ in range(EPOCHS):
         for retain_batch, forget_batch in pairs(retain_loader, forget_loader):
             images, labels = unpack(retain_batch, device)
-            if len(labels) < 2:
-                continue  # batch normalisation cannot use a single picture
-            net.train()
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             retain_loss = criterion(net(images), labels)
             images, labels = unpack(forget_batch, device)
             net.eval()

@@ -32,12 +32,18 @@ CLASS_WEIGHTS = False  # True: weigh R and F by n / (n_classes * n_of_class), fr
 
 def pairs(retain_loader, forget_loader):
     """Yield retain and forget batches side by side, for as long as PAIRING says."""
-    forget_batches = cycle(forget_loader) if PAIRING == "cycle" else forget_loader
+    forget_batches = {"cycle": cycle(forget_loader), "zip": forget_loader}[PAIRING]
     return zip(retain_loader, forget_batches, strict=False)
 
 
 def cycle(loader):
-    """Yield the batches of `loader` without end, shuffled anew in each pass."""
+    """Yield the batches of `loader` without end, shuffled anew in each pass.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if len(loader) == 0:
+        raise ValueError("The forget loader has no batch: is its data set smaller than a batch, and drop_last on?")
     while True:
         yield from loader
 
@@ -62,9 +68,7 @@ def ascend_and_descend(net, retain_loader, forget_loader, criterion, cap):
     for _ in range(EPOCHS):
         for retain_batch, forget_batch in pairs(retain_loader, forget_loader):
             images, labels = unpack(retain_batch, device)
-            if len(labels) < 2:
-                continue  # batch normalisation cannot use a single picture
-            net.train()
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             retain_loss = criterion(net(images), labels)
             images, labels = unpack(forget_batch, device)
             net.eval()

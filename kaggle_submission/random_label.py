@@ -47,9 +47,10 @@ class Relabelled(Dataset):
 
 def random_labels(labels, n_classes):
     """Return a random label for each of `labels`, never the same one unless LABELS is "any"."""
-    if LABELS == "any":
-        return torch.randint(n_classes, labels.shape)
-    return (labels + torch.randint(1, n_classes, labels.shape)) % n_classes
+    if n_classes < 2:
+        raise ValueError("A wrong label needs at least two classes.")
+    first = {"wrong": 1, "any": 0}[LABELS]
+    return (labels + torch.randint(first, n_classes, labels.shape)) % n_classes
 
 
 def relabel_and_train(net, retain, forget, criterion):
@@ -58,15 +59,13 @@ def relabel_and_train(net, retain, forget, criterion):
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     true_labels = labels_of(forget)
     labels = random_labels(true_labels, net.fc.out_features)
-    net.train()
     for epoch in range(EPOCHS):
         if epoch and LABELS == "any":
             labels = random_labels(true_labels, net.fc.out_features)
         union = ConcatDataset([Relabelled(retain), Relabelled(forget, labels)])
         for batch in DataLoader(union, batch_size=BATCH, shuffle=True):
             images, labels_of_batch = unpack(batch, device)
-            if len(labels_of_batch) < 2:
-                continue  # batch normalisation cannot use a single picture
+            net.train(len(labels_of_batch) > 1)  # batch normalisation cannot use a single picture
             descend(optimizer, criterion(net(images), labels_of_batch))
 
 

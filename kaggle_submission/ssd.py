@@ -57,9 +57,7 @@ def importances(net, dataset, n=None):
 
 def reference_importances(forget_importances, retain_importances, n_forget, n_retain):
     """Return I_r, or the importances over the whole training set, as REFERENCE says."""
-    if REFERENCE == "retain":
-        return retain_importances
-    share = n_forget / (n_forget + n_retain)
+    share = {"retain": 0.0, "train": n_forget / (n_forget + n_retain)}[REFERENCE]
     return [share * f + (1 - share) * r for f, r in zip(forget_importances, retain_importances, strict=True)]
 
 
@@ -82,12 +80,10 @@ def finetune(net, loader, criterion):
     """Minimise `criterion` over TAIL_EPOCHS passes through `loader`."""
     device = device_of(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-    net.train()
     for _ in range(TAIL_EPOCHS):
         for batch in loader:
             images, labels = unpack(batch, device)
-            if len(labels) < 2:
-                continue  # batch normalisation cannot use a single picture
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             descend(optimizer, criterion(net(images), labels))
 
 

@@ -87,6 +87,7 @@ def test_a_copy_in_the_retain_set_is_found_equal_or_near():
 def test_more_points_with_a_copy_are_seen_as_such():
     assert copies.share_higher(np.array([1.0, 0.9, 0.8]), np.array([0.1, 0.2])) == 1
     assert copies.share_higher(np.array([0.1, 0.2]), np.array([1.0, 0.9, 0.8])) == 0
+    assert copies.share_higher(np.zeros(3), np.zeros(2)) == 0.5
     mean, low, high = copies.interval(np.array([0.0, 1.0]))
     assert (mean, low, high) == (0.5, 0.0, 1.0)
 

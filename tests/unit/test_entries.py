@@ -77,6 +77,14 @@ def test_changes_the_net_in_place_and_differently_each_time(name, form, n_classe
     assert all(parameter.requires_grad for parameter in first.parameters())
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ssd"])  # trains nothing by default
+def test_a_retain_loader_of_single_pictures_trains(name):
+    net = given_net(3)
+    before = states(net)
+    load(name).unlearning(net, loader(classes(4, 3), batch_size=1), loader(classes(3, 3)), loader(classes(5, 3)))
+    assert not torch.equal(net.state_dict()["layer4.1.conv2.weight"], before["layer4.1.conv2.weight"])
+
+
 @pytest.mark.parametrize("n_forget", [1, 65])
 @pytest.mark.parametrize("name", NAMES)
 def test_takes_a_forget_batch_of_one_picture(name, n_forget):

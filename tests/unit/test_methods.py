@@ -52,6 +52,43 @@ def test_finetune_is_adam_on_the_retain_set_alone():
     assert equal(net.state_dict(), expected.state_dict())
 
 
+@pytest.mark.parametrize("name", ["neggrad", "gisa"])
+def test_a_forget_loader_without_a_batch_is_refused(name):
+    forget = DataLoader(Faces([0, 1]), batch_size=64, drop_last=True)
+    with pytest.raises(ValueError, match=r"^The forget loader has no batch"):
+        load(name).unlearning(given_net(3), loader(classes(20, 3)), forget, Untouchable())
+
+
+@pytest.mark.parametrize("name", ["neggrad", "gisa"])
+def test_batch_normalisation_learns_nothing_of_the_forget_set(name):
+    """With a rate that changes no weight, other forget pictures leave the same running statistics."""
+    found = []
+    for factor in (1, 0.2):
+        forget = Faces(classes(6, 3))
+        forget.images *= factor
+        net = given_net(3)
+        torch.manual_seed(0)
+        entry = load(name, LR=1e-30, WEIGHT_DECAY=0.0)
+        entry.unlearning(net, loader(classes(20, 3)), DataLoader(forget, batch_size=6), Untouchable())
+        found.append(net.bn1.running_mean)
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], given_net(3).bn1.running_mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("neggrad", "PAIRING"), ("gisa", "PAIRING"), ("gisa", "ADAPT"), ("bad_teacher", "DIRECTION"),
+        ("ssd", "REFERENCE"), ("contrastive", "RECIPE"), ("random_label", "LABELS"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_setting_is_no_other_setting(name, setting):
+    with pytest.raises(KeyError, match="misspelt"):
+        load(name, **{setting: "misspelt"}).unlearning(
+            given_net(3), loader(classes(20, 3)), loader(classes(6, 3)), Untouchable()
+        )
+
+
 @pytest.mark.parametrize("name", ["finetune", "gisa"])
 @pytest.mark.parametrize("decay", [False, True])
 def test_learning_rate_falls_to_zero_if_asked(name, decay, monkeypatch):
@@ -196,6 +233,14 @@ def test_one_forget_batch_then_three_weighted_retain_batches(monkeypatch):
     assert steps == pytest.approx(2 * [0.0, 2 * REVERSE, 2 * REVERSE, 2 * REVERSE], abs=1e-6)
 
 
+def test_one_forget_picture_is_rebuilt_too(monkeypatch):
+    """Three retain pictures make three batches of one: 5 epochs of 1 + 3 steps, after the teacher's."""
+    entry, steps = load("bad_teacher_similarity", TEACHER_EPOCHS=0), []
+    monkeypatch.setattr(entry, "descend", lambda optimizer, loss: steps.append(loss))
+    entry.unlearning(given_net(3), loader(classes(20, 3)), loader([1]), Untouchable())
+    assert len(steps) == 20
+
+
 @pytest.mark.parametrize("shared", [7, 0])
 def test_bad_teacher_shares_the_front_and_draws_the_back_anew(shared):
     net = given_net(3)
@@ -208,11 +253,12 @@ def test_bad_teacher_shares_the_front_and_draws_the_back_anew(shared):
         assert torch.equal(back.eval()(maps), net(faces.images))
     assert labels.tolist() == faces.labels
     assert {id(module) for module in front} == {id(module) for module in [*net.children()][:shared]}
-    teacher = entry.train_teacher(back, maps, labels)
+    teacher = entry.train_teacher(back, maps, labels, nn.CrossEntropyLoss())
     for (name, new), old in zip(teacher.named_parameters(), back.parameters(), strict=True):
         assert new.dim() == 1 or not torch.equal(new, old), name
     entry.TEACHER_EPOCHS = 60
-    assert functional.cross_entropy(entry.train_teacher(back, maps, labels)(maps), labels) < 0.5  # it learns
+    learned = entry.train_teacher(back, maps, labels, nn.CrossEntropyLoss())
+    assert functional.cross_entropy(learned(maps), labels) < 0.5
     assert equal(net.state_dict(), before)
 
 

@@ -98,7 +98,7 @@ def test_ssd_reference_over_the_training_set():
     assert 0 < selected.sum() < 1000
     assert torch.equal(selected, forget > 10 / (0.98 + 10 * 0.02) * whole)
     entry.REFERENCE = "retain"
-    assert entry.reference_importances([forget], [retain], 20, 980)[0] is retain
+    assert torch.equal(entry.reference_importances([forget], [retain], 20, 980)[0], retain)
 
 
 def test_ssd_can_spare_batch_norm():
@@ -109,6 +109,24 @@ def test_ssd_can_spare_batch_norm():
         load("ssd", ALPHA=10.0, BATCH_NORM=batch_norm).dampen(copied, [20 * one for one in ones], ones)
         torch.testing.assert_close(copied[0].weight, net[0].weight / 20)
         assert copied[1].weight.tolist() == pytest.approx([1 / 20, 1 / 20] if batch_norm else [1.0, 1.0])
+
+
+@pytest.mark.parametrize(("name", "step"), [("ssd", "reference_importances"), ("gisa", "learning_rate_factors")])
+def test_forget_importances_come_before_those_of_a_retain_sample(name, step, monkeypatch):
+    """What `unlearning` hands on: importances of the whole forget set, then of RETAIN_SAMPLE retain pictures."""
+
+    class Enough(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Enough(arguments)
+
+    entry = load(name, RETAIN_SAMPLE=7)
+    monkeypatch.setattr(entry, "importances", lambda net, dataset, n=None: (len(dataset), n))
+    monkeypatch.setattr(entry, step, stop)
+    with pytest.raises(Enough) as caught:
+        entry.unlearning(OneLayer(), small_loader(12), small_loader(3), None)
+    assert caught.value.args[0][:2] == ((3, None), (12, 7))
 
 
 def test_gisa_learning_rate_factors_by_hand():
