@@ -201,7 +201,9 @@ def test_report_needs_neither_torch_nor_data(finished, tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         done = run("report", out, "--rules", rules, env=environment)
         assert f"{rules} rules" in " ".join(done.stdout.split()), done.stderr
-        assert json.loads((out / "leaderboard.json").read_text())["rules"] == rules
+        name = "leaderboard.json" if rules == "official" else "leaderboard-notebook.json"
+        assert json.loads((out / name).read_text())["rules"] == rules
+    assert json.loads((out / "leaderboard.json").read_text())["rules"] == "official"  # the run's own table stays
 
 
 def test_ls_names_the_run(finished):
