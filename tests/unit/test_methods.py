@@ -60,25 +60,27 @@ def test_a_forget_loader_without_a_batch_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["neggrad", "gisa"])
-def test_batch_normalisation_learns_nothing_of_the_forget_set(name):
-    """With a rate that changes no weight, other forget pictures leave the same running statistics."""
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_batch_normalisation_learns_of_the_forget_set_if_asked(name, mode):
+    """The rate changes no weight, so the running statistics show which pictures passed in train mode."""
     found = []
     for factor in (1, 0.2):
         forget = Faces(classes(6, 3))
         forget.images *= factor
         net = given_net(3)
         torch.manual_seed(0)
-        entry = load(name, LR=1e-30, WEIGHT_DECAY=0.0)
+        entry = load(name, LR=1e-30, WEIGHT_DECAY=0.0, FORGET_MODE=mode)
         entry.unlearning(net, loader(classes(20, 3)), DataLoader(forget, batch_size=6), Untouchable())
         found.append(net.bn1.running_mean)
-    assert torch.equal(*found)
+    assert torch.equal(*found) == (mode == "eval")
     assert not torch.equal(found[0], given_net(3).bn1.running_mean)
 
 
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
-        ("neggrad", "PAIRING"), ("gisa", "PAIRING"), ("gisa", "ADAPT"), ("bad_teacher", "DIRECTION"),
+        ("neggrad", "PAIRING"), ("gisa", "PAIRING"), ("gisa", "ADAPT"), ("neggrad", "FORGET_MODE"),
+        ("gisa", "FORGET_MODE"), ("bad_teacher", "DIRECTION"),
         ("ssd", "REFERENCE"), ("contrastive", "RECIPE"), ("random_label", "LABELS"),
     ],
 )  # fmt: skip
@@ -107,13 +109,16 @@ def test_learning_rate_falls_to_zero_if_asked(name, decay, monkeypatch):
 
 
 @pytest.mark.parametrize("use_class_weights", [False, True])
-def test_neggrad_with_lambda_zero_is_finetuning_bit_for_bit(use_class_weights):
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_neggrad_with_lambda_zero_is_finetuning_bit_for_bit(use_class_weights, mode):
+    """In train mode the running statistics differ, for they have seen the forget set."""
     nets = [given_net(3), given_net(3)]
-    for net, entry in zip(nets, (load("finetune"), load("neggrad", LAMBDA=0.0)), strict=True):
+    for net, entry in zip(nets, (load("finetune"), load("neggrad", LAMBDA=0.0, FORGET_MODE=mode)), strict=True):
         entry.CLASS_WEIGHTS = use_class_weights
         torch.manual_seed(7)
         entry.unlearning(net, loader(classes(130, 3)), loader(classes(10, 3)), Untouchable())
-    assert equal(nets[0].state_dict(), nets[1].state_dict())
+    assert equal(*(dict(net.named_parameters()) for net in nets))
+    assert equal(nets[0].state_dict(), nets[1].state_dict()) == (mode == "eval")
     assert not equal(nets[0].state_dict(), given_net(3).state_dict())
 
 
