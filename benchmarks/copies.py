@@ -45,7 +45,7 @@ def main() -> int:
         report.CEILING: record.ceiling
     }
     lines = [
-        f"python -m benchmarks.copies --run {args.run.name} --data {args.data.name}",
+        f"python -m benchmarks.copies --run {args.run} --data {args.data}",
         f"{copied.sum()} of {len(copied)} forget pictures have a copy in the retain set. N={record.n_models}.",
         "To forget (median over pictures, in standard deviations of the retrained models): "
         f"{something_to_forget(*(_only(models, copied) for models in (original, retrained))):.2f} with a copy, "

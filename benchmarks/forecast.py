@@ -58,7 +58,7 @@ def main() -> int:
     args = parser.parse_args()
     command = ["python -m benchmarks.forecast", "--models", *map(str, args.models)]
     if args.run:
-        command += ["--run", args.run.name]
+        command += ["--run", str(args.run)]
     else:
         command += ["--examples", str(args.examples), "--repetitions", str(args.repetitions)]
         command += ["--target", str(args.target), "--seed", str(args.seed)]

@@ -42,7 +42,9 @@ def of_each_picture(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, 
 
 def main() -> None:
     """Time both in turn; print seconds a thousand pictures and the ratio."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.importances", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.importances", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--width", type=int, default=16, choices=models.WIDTHS)
     parser.add_argument("--images", type=int, default=512)
@@ -64,7 +66,9 @@ def main() -> None:
             seconds["batches"].append(middle - begin)
             seconds["pictures"].append(time.perf_counter() - middle)
     median = {name: statistics.median(values) * 1000 / args.images for name, values in seconds.items()}
-    print(f"{args.size} px, width {args.width}, {args.images} pictures, batches of {batch}, {args.repeats} repeats, cpu")
+    print(
+        f"{args.size} px, width {args.width}, {args.images} pictures in batches of {batch}, {args.repeats} repeats"
+    )
     print(f"{store.environment()['processor']}, torch {torch.__version__}")
     for name, value in median.items():
         print(f"{name:9} {value:7.3f} s a thousand pictures (median)")

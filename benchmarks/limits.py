@@ -49,7 +49,7 @@ def main() -> int:
         )
         found.append((score.score, line))
     lines = [
-        f"python -m benchmarks.limits --run {args.run.name}",
+        f"python -m benchmarks.limits --run {args.run}",
         f"N={record.n_models}. Medians over forget examples: shift and its size in the retrained models' standard",
         "deviations, spread as a ratio of standard deviations.",
         "",

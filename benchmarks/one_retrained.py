@@ -50,7 +50,7 @@ def main() -> int:
         ]
     text = "\n".join(
         [
-            f"python -m benchmarks.one_retrained --run {args.run.name} --rules {args.rules} --seed {args.seed}",
+            f"python -m benchmarks.one_retrained --run {args.run} --rules {args.rules} --seed {args.seed}",
             f"{args.rules} rules, N={record.n_models}. Place: among the entries, references left out.",
             "Substitute: mean and range over which of the N retrained models is the one.",
             "",

@@ -7,7 +7,7 @@ Reading: the "parameter" of equation 11 is a tensor of the net, for the mean in 
 The step grows with I_f / I_r, as the equation says and as in Newton's method; the text's "dampened" would
 shrink it. The update is Adam's (section 5.4), so a factor scales the update and not the gradient, which Adam
 would undo. The forget set starts again as often as the retain set needs it, and passes in train mode too.
-Importances are squared gradients of small batches: torch.func's gradient of each picture takes nine times as
+Importances are squared gradients of small batches: torch.func's gradient of each picture takes seven times as
 long on a CPU.
 
 Claim: score 0.0059 (0.0048 to 0.0074), N=64, built-in set, official rules; 16.4% of the time of retraining; 2

@@ -5,7 +5,7 @@ Source: Foster, Schoepf and Brintrup, arXiv:2308.07707; report, section 4.4 and 
 
 Reading: Algorithm 2, which multiplies theta by min(lambda I_r / I_f, 1); equations 9 and 10 have a second theta
 inside the minimum, and the sign would be lost. Importances are squared gradients of the loss of the true label,
-over small batches: torch.func's gradient of each picture takes nine times as long on a CPU. Dampening with the
+over small batches: torch.func's gradient of each picture takes seven times as long on a CPU. Dampening with the
 whole retain set maps one net to nearly one net, and the metric gives nothing to models without spread: I_r
 comes from another random sample in each run.
 
