@@ -140,7 +140,8 @@ class LocalExecutor:
         run.process.join()
         code = run.process.exitcode
         _kill_group(run.process.pid)  # what the entry left running
-        run.process.close()
+        process, run.process = run.process, None  # an interrupt from here on finds nothing to kill
+        process.close()
         self._listen(run)
         run.pipe.close()
         if code == 0 and run.step == "unlearn" and run.phase == "finish" and (run.work / "net.pt").is_file():

@@ -303,7 +303,7 @@ def test_ctrl_c_leaves_finished_jobs_and_a_sentence(tiny_data, tmp_path):
     wait_for(lambda: len(list(tmp_path.glob("jobs/*.npz"))) >= 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "Finished jobs are kept: run the same command again to go on." in errors
     assert "Traceback" not in errors
 
