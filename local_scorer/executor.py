@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -123,7 +124,8 @@ class LocalExecutor:
             target=_child,
             args=(step, run.job, self.folder, self._device_of(run.slot), self._header, run.work, sender),
         )
-        run.process.start()
+        with _interrupts_wait():  # a child that is half started prints a traceback of its own
+            run.process.start()
         sender.close()
 
     def _device_of(self, slot: int) -> str:
@@ -197,6 +199,22 @@ def _start_forkserver() -> None:
         multiprocessing.forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+    came = []
+    usual = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _recorded_failure(work: Path) -> Failure | None:

@@ -1,11 +1,12 @@
-"""An interrupt that comes while a job ends."""
+"""An interrupt that comes while a job starts or ends."""
 
 import multiprocessing
+import signal
 from types import SimpleNamespace
 
 import pytest
 
-from local_scorer.executor import LocalExecutor, _Run
+from local_scorer.executor import LocalExecutor, _interrupts_wait, _Run
 
 
 def interrupt(_folder):
@@ -29,3 +30,18 @@ def test_close_works_after_an_interrupt_between_the_end_of_a_process_and_that_of
     sender.close()
     assert dropped == [tmp_path]
     assert executor.running == []
+
+
+def test_an_interrupt_waits_for_the_end_of_a_start():
+    steps = []
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" turns it off
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with _interrupts_wait():
+                signal.raise_signal(signal.SIGINT)
+                steps.append("started")
+            steps.append("not reached")
+        assert steps == ["started"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
