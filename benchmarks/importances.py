@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,9 +18,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from local_scorer import contract, models, store
-
-GISA = Path(__file__).resolve().parent.parent / "kaggle_submission" / "gisa.py"
+from kaggle_submission import gisa
+from local_scorer import models, store
 
 
 def of_each_picture(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int) -> list[torch.Tensor]:
@@ -54,12 +52,11 @@ def main() -> None:
     images = torch.randint(0, 256, (args.images, 3, args.size, args.size)).float()
     labels = torch.randint(0, 8, (args.images,))
     net = models.fresh_net(8, args.width, seed=0).eval()
-    entry = contract.load_entry(GISA).__globals__
-    batches_of, batch = entry["importances"], entry["IMPORTANCE_BATCH"]
+    batch = gisa.IMPORTANCE_BATCH
     seconds: dict[str, list[float]] = {"batches": [], "pictures": []}
     for repeat in range(args.repeats + 1):  # the first pair warms up
         begin = time.perf_counter()
-        batches_of(net, TensorDataset(images, labels))
+        gisa.importances(net, TensorDataset(images, labels))
         middle = time.perf_counter()
         of_each_picture(net, images, labels, batch)
         if repeat:
