@@ -19,7 +19,8 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from kaggle_submission import gisa
-from local_scorer import models, store
+from local_scorer.models import nets as models
+from local_scorer.runs import store
 
 
 def of_each_picture(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int) -> list[torch.Tensor]:

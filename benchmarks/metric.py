@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks import slow_metric
-from benchmarks.simulated import model_set
-from local_scorer.intervals import redraw
 from local_scorer.metric import epsilons, forgetting_quality
+from local_scorer.statistics.intervals import redraw
+from studies.simulated import model_set
+from tests.oracles import slow_metric
 
 REDRAWS = 1000
 

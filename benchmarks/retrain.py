@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from local_scorer import models, store
+from local_scorer.models import nets as models
+from local_scorer.runs import store
 
 
 class DictSamples(Dataset):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_prep import cifar10, kaggle, kaggle_tree, mufac, surf, synthetic, verify
+from data_prep import verify
+from data_prep.sources import cifar10, kaggle, mufac, surf, synthetic
+from kaggle_submission.tools import kaggle_tree
 
 COMMANDS = {
     "mufac": mufac,

@@ -8,8 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from local_scorer import report, table
-from local_scorer.store import RunFolder
+from local_scorer.report import board as report
+from local_scorer.report import table
+from local_scorer.runs.store import RunFolder
 
 DONE, PROBLEM, ENTRY_NOT_SCORED, INTERRUPTED = 0, 1, 3, 130
 DEFAULT_MODELS = 10
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def leaderboard(args: argparse.Namespace) -> int:
     """Run entries N times each and print the leaderboard."""
-    from local_scorer import leaderboard as run_room  # imports torch, which `report` and `ls` do without
+    from local_scorer import run as run_room  # imports torch, which `report` and `ls` do without
 
     folder = RunFolder(args.out)
     entries = [Path(entry) for entry in args.entries] or _all_entries()
@@ -60,7 +61,7 @@ def leaderboard(args: argparse.Namespace) -> int:
 
 def show_report(args: argparse.Namespace) -> int:
     """Print the leaderboard of a run folder from its stored arrays, and write report.html, without torch."""
-    from local_scorer import page  # imports matplotlib
+    from local_scorer.report import page  # imports matplotlib
 
     folder = RunFolder(args.folder)
     record = report.load_record(folder)
@@ -126,7 +127,7 @@ def _data_folder(args: argparse.Namespace) -> Path:
         if args.size is not None:
             raise ValueError("--size is of the built-in set; the pictures in --data have a size of their own.")
         return Path(args.data)
-    from data_prep import synthetic
+    from data_prep.sources import synthetic
 
     size = DEFAULT_SIZE if args.size is None else args.size
     folder = DEFAULT_DATA if size == DEFAULT_SIZE else DEFAULT_DATA.with_name(f"synthetic-{size}")
@@ -152,7 +153,7 @@ def _built_in(fingerprint: str) -> Path | None:
 
 def _n_models(entries: list[Path]) -> int:
     """Return as many as the first submission among the entries holds, and a default without one."""
-    from local_scorer import submission
+    from local_scorer.execution import checkpoint as submission
 
     zips = [entry for entry in entries if entry.suffix == ".zip"]
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS

@@ -23,12 +23,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import data_prep.dataset
-from local_scorer import contract, pool
-from local_scorer.contract import EntryError
-from local_scorer.executor import LocalExecutor
-from local_scorer.jobs import Job
-from local_scorer.models import Recipe
-from local_scorer.store import Failure, RunFolder
+from local_scorer.execution import contract, pool
+from local_scorer.execution.contract import EntryError
+from local_scorer.execution.local import LocalExecutor
+from local_scorer.execution.steps import Job
+from local_scorer.models.nets import Recipe
+from local_scorer.runs.store import Failure, RunFolder
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "sklearn")
 REPOSITORY = ("data_prep", "kaggle_submission", "local_scorer", "tests")

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from local_scorer import contract
+from local_scorer.execution import contract
 
 NOTEBOOK, METADATA = "kaggle_submission.ipynb", "kernel-metadata.json"
 COMPETITION = "neurips-2023-machine-unlearning"

@@ -20,14 +20,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
-from data_prep import dataset, kaggle_tree
+from data_prep import dataset
 from data_prep.dataset import PreparedDataset
 from data_prep.loaders import FaceDataset
-from kaggle_submission.tools import notebook, rewrite
+from kaggle_submission.tools import kaggle_tree, notebook, rewrite
 from kaggle_submission.tools.rewrite import RUNS
-from local_scorer import submission
-from local_scorer.models import Recipe, resnet18
-from local_scorer.submission import SubmissionError
+from local_scorer.execution import checkpoint as submission
+from local_scorer.execution.checkpoint import SubmissionError
+from local_scorer.models.nets import Recipe, resnet18
 
 OUTPUTS = 10  # the competition's notebooks build a ResNet-18 of width 64 with this number
 A_MOMENT = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)

@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 
-from benchmarks import claims
+from studies import claims
 
 ROWS = list(csv.DictReader(claims.KEPT.read_text().splitlines()))
 ENTRIES = sorted(path.stem for path in claims.ENTRIES.glob("[!_]*.py"))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kaggle_submission.tools import rehearse
-from local_scorer import models
-from tests.helpers_notebooks import COPYING, STARTER, changed, notebook
+from local_scorer.models import nets as models
+from tests.helpers.notebooks import COPYING, STARTER, changed, notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 

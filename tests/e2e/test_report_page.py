@@ -11,13 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import variants
 from data_prep import dataset
-from local_scorer import cli, leaderboard, page, report
-from local_scorer.comparisons import Comparison
-from local_scorer.forecast import Forecast
-from local_scorer.reading import Tie
-from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer import cli
+from local_scorer import run as leaderboard
+from local_scorer.report import board as report
+from local_scorer.report import page
+from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.statistics.forecast import Forecast
+from local_scorer.statistics.reading import Tie
+from local_scorer.statistics.ties import Comparison
+from studies import variants
 
 N_FORGET, N_CLASSES = 56, 8
 HOSTILE = "<script>alert(1)</script>$x"
@@ -342,7 +345,7 @@ def test_variants_record_their_command(tmp_path, monkeypatch):
     ))  # fmt: skip
     monkeypatch.setattr("sys.argv", ["variants.py", "gisa LR=1", "--out", str(tmp_path)])
     assert variants.main() == 0
-    assert called[0][3] == f"python -m benchmarks.variants 'gisa LR=1' --out {tmp_path}"
+    assert called[0][3] == f"python -m studies.variants 'gisa LR=1' --out {tmp_path}"
 
 
 def test_other_rules_leave_the_files_of_the_run_s_own_alone(tmp_path, capsys):

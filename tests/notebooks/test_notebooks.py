@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from kaggle_submission.tools import notebook
-from tests import helpers_mufac
+from tests.helpers import mufac as helpers_mufac
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

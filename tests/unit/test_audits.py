@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from local_scorer import audits
-from local_scorer.audits import Behaviour, behaviour, distance, rate_upper, supported_epsilon
-from local_scorer.store import JobResult
+from local_scorer.runs.store import JobResult
+from local_scorer.statistics import audits
+from local_scorer.statistics.audits import Behaviour, behaviour, distance, rate_upper, supported_epsilon
 
 
 def job(forget, test):

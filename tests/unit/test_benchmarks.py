@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import copies, limits, one_retrained, variants
 from data_prep.dataset import PreparedDataset
-from local_scorer.score import ModelSet
+from local_scorer.metric.score import ModelSet
+from studies import copies, limits, one_retrained, variants
 
 
 def models(logits):

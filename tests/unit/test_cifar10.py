@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from data_prep import cifar10, dataset, verify
+from data_prep import dataset, verify
 from data_prep.cli import main
+from data_prep.sources import cifar10
 
 PER_FILE = 20
 FILES = [*cifar10.TRAIN_FILES, cifar10.TEST_FILE]

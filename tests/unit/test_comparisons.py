@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.simulated import Case, ForgetSet, model_set
-from local_scorer import comparisons as module
-from local_scorer.comparisons import Comparison, comparisons, groups
-from local_scorer.intervals import redraw
+from local_scorer.statistics import ties as module
+from local_scorer.statistics.intervals import redraw
+from local_scorer.statistics.ties import Comparison, comparisons, groups
+from studies.simulated import Case, ForgetSet, model_set
 
 
 @pytest.fixture(scope="module")

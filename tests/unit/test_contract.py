@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from local_scorer import contract
-from local_scorer.contract import EntryError
+from local_scorer.execution import contract
+from local_scorer.execution.contract import EntryError
 
 ENTRY = "def unlearning(net, retain_loader, forget_loader, val_loader):\n    net.append(retain_loader)\n"
 

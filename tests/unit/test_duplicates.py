@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data_prep import duplicates
-from tests.helpers_mufac import jpeg, pixels
+from tests.helpers.mufac import jpeg, pixels
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from local_scorer.contract import ARGUMENTS, load_entry
-from tests.helpers_entries import ENTRIES, NAMES, classes, equal, given_net, load, loader, states
+from local_scorer.execution.contract import ARGUMENTS, load_entry
+from tests.helpers.entries import ENTRIES, NAMES, classes, equal, given_net, load, loader, states
 
 WITH_CLASS_WEIGHTS = [name for name in NAMES if hasattr(load(name), "CLASS_WEIGHTS")]
 EXPLODING = {"contrastive": {"FLATTEN_LR": 1e30}, "ssd": {"LR": 1e30, "TAIL_EPOCHS": 1}}  # the others: LR alone

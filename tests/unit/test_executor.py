@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from local_scorer.executor import LocalExecutor, _interrupts_wait, _Run
+from local_scorer.execution.local import LocalExecutor, _interrupts_wait, _Run
 
 
 def interrupt(_folder):

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.simulated import Case, ForgetSet, model_set
-from local_scorer.forecast import expected_quality, fit, forecast, models_needed
-from local_scorer.score import final_score
+from local_scorer.metric.score import final_score
+from local_scorer.statistics.forecast import expected_quality, fit, forecast, models_needed
+from studies.simulated import Case, ForgetSet, model_set
 
 
 def evaluation(n_models, n_examples=30, seed=0, **case):

@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.coverage import Plan, measured
-from benchmarks.simulated import CASES, Case, ForgetSet, model_set
-from local_scorer import intervals
-from local_scorer.intervals import intervals_of, redraw, score_intervals
-from local_scorer.score import final_score
+from local_scorer.metric.score import final_score
+from local_scorer.statistics import intervals
+from local_scorer.statistics.intervals import intervals_of, redraw, score_intervals
+from studies.coverage import Plan, measured
+from studies.simulated import CASES, Case, ForgetSet, model_set
 
 
 def evaluation(n_models=10, n_examples=20, seed=0, **case):

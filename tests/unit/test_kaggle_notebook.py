@@ -11,10 +11,10 @@ import nbformat
 import pytest
 import torch
 
-from data_prep import dataset, kaggle_tree
-from kaggle_submission.tools import cli, notebook, rewrite
-from local_scorer import models
-from local_scorer.contract import EntryError
+from data_prep import dataset
+from kaggle_submission.tools import cli, kaggle_tree, notebook, rewrite
+from local_scorer.execution.contract import EntryError
+from local_scorer.models import nets as models
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = sorted(path for path in (ROOT / "kaggle_submission").glob("*.py") if not path.name.startswith("_"))

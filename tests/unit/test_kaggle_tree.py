@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep import cli, dataset, kaggle, kaggle_tree, verify
-from local_scorer import models
+from data_prep import cli, dataset, verify
+from data_prep.sources import kaggle
+from kaggle_submission.tools import kaggle_tree
+from local_scorer.models import nets as models
 
 NET = models.fresh_net(8, 16, seed=0).state_dict()
 

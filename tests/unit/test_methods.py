@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tests.helpers_entries import (
+from tests.helpers.entries import (
     Faces,
     OneLayer,
     classes,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.importances import of_each_picture
-from tests.helpers_entries import (
+from tests.helpers.entries import (
     Faces,
     OneLayer,
     classes,

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import slow_metric
 from local_scorer import metric
 from local_scorer.metric import (
     epsilons,
@@ -22,6 +21,7 @@ from local_scorer.metric import (
     points,
     strongest_attack,
 )
+from tests.oracles import slow_metric
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official_metric.npz"
 KINDS = ("same", "shift", "scale", "heavy", "bimodal", "separated", "rounded", "float32")

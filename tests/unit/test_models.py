@@ -7,10 +7,11 @@ import torch
 import torchvision
 
 import data_prep.dataset
-from local_scorer import jobs, models
-from local_scorer.jobs import Job
-from local_scorer.models import RECIPES, Recipe
-from local_scorer.store import RunFolder
+from local_scorer.execution import steps as jobs
+from local_scorer.execution.steps import Job
+from local_scorer.models import nets as models
+from local_scorer.models.nets import RECIPES, Recipe
+from local_scorer.runs.store import RunFolder
 
 SHORT = Recipe("short", "adam", lr=1e-3, weight_decay=5e-4, epochs=1)
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep import dataset, mufac, verify
-from data_prep.mufac import PUBLISHED_AT
-from tests.helpers_mufac import ROWS, files, jpeg, name, pixels, write_folder, write_zip
+from data_prep import dataset, verify
+from data_prep.sources import mufac
+from data_prep.sources.mufac import PUBLISHED_AT
+from tests.helpers.mufac import ROWS, files, jpeg, name, pixels, write_folder, write_zip
 
 REAL = Path(
     os.environ.get("MUFAC_ZIP")

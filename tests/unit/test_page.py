@@ -7,9 +7,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from local_scorer import figures, markup, page, plots, sections, table
-from local_scorer.attacks import Attack
 from local_scorer.metric import forgetting_quality, strongest_attack
+from local_scorer.metric.attacks import Attack
+from local_scorer.report import markup, page, plots, sections, table
+from local_scorer.report import svg as figures
 
 HOSTILE = "</svg><script>alert('1')</script> $\\frac{x \x1b[31m \u202e & \"quoted\""
 

@@ -4,10 +4,10 @@ import time
 import numpy as np
 import pytest
 
-from local_scorer import pool
-from local_scorer.jobs import Job
-from local_scorer.models import RECIPES
-from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.execution import pool
+from local_scorer.execution.steps import Job
+from local_scorer.models.nets import RECIPES
+from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
 BASE = Job("retrained", 0, "data", "f", RECIPES["quick"], width=16, seed=0, device="cpu")
 RETRAINED = [dataclasses.replace(BASE, index=index) for index in range(4)]

@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 
-from local_scorer import report, table
-from local_scorer.reading import Tie
-from local_scorer.report import Leaderboard, Row, RunRecord
-from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.report import board as report
+from local_scorer.report import table
+from local_scorer.report.board import Leaderboard, Row, RunRecord
+from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.statistics.reading import Tie
 
 LABELS = np.array([0, 1])
 RETRAINED = {f"retrained{n}": (n, 10.0) for n in range(3)}  # key -> confidence on the forget set, seconds

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from local_scorer import score
-from local_scorer.score import ModelSet
+from local_scorer.metric import score
+from local_scorer.metric.score import ModelSet
 
 LABELS = np.array([0, 1])
 

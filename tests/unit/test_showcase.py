@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from data_prep import dataset
-from local_scorer import metric, report, showcase
-from local_scorer.report import RunRecord
-from local_scorer.store import ACCURACIES, LOGITS, JobResult, RunFolder
+from local_scorer import metric
+from local_scorer.report import board as report
+from local_scorer.report import notebook as showcase
+from local_scorer.report.board import RunRecord
+from local_scorer.runs.store import ACCURACIES, LOGITS, JobResult, RunFolder
 
 N = 6
 

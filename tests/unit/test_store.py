@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from local_scorer import store
-from local_scorer.jobs import Job
-from local_scorer.models import RECIPES
-from local_scorer.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.execution.steps import Job
+from local_scorer.models.nets import RECIPES
+from local_scorer.runs import store
+from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -261,7 +261,7 @@ def test_file_in_the_place_of_the_folder(tmp_path):
 
 HOLD = """
 import sys, time
-from local_scorer.store import RunFolder
+from local_scorer.runs.store import RunFolder
 lock = RunFolder(sys.argv[1]).try_lock("k")
 print("held", flush=True)
 time.sleep(60)

@@ -14,10 +14,15 @@ import pytest
 import torch
 
 from data_prep import dataset
-from local_scorer import cli, jobs, leaderboard, models, report, submission
-from local_scorer.jobs import Job
-from local_scorer.store import RunFolder
-from local_scorer.submission import SubmissionError, open_submission, read_weights
+from local_scorer import cli
+from local_scorer import run as leaderboard
+from local_scorer.execution import checkpoint as submission
+from local_scorer.execution import steps as jobs
+from local_scorer.execution.checkpoint import SubmissionError, open_submission, read_weights
+from local_scorer.execution.steps import Job
+from local_scorer.models import nets as models
+from local_scorer.report import board as report
+from local_scorer.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 FINETUNE = ROOT / "kaggle_submission" / "finetune.py"

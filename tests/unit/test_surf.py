@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import cli, dataset, surf, verify
+from data_prep import cli, dataset, verify
+from data_prep.sources import surf
 
 PEOPLE, PICTURES = 40, 5
 NAMES = [f"{1 + number // 20}_{number:03d}" for number in range(PEOPLE)]

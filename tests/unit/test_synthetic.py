@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import dataset, faces, portrait, synthetic, verify
+from data_prep import dataset, verify
 from data_prep.cli import main
+from data_prep.sources import faces, portrait, synthetic
 
 FILES = ("images.npy", "examples.csv", "manifest.json", "contact_sheet.png")
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from local_scorer import models, timing
-from local_scorer.timing import Seconds, Stopwatch
+from local_scorer.models import nets as models
+from local_scorer.models import timing
+from local_scorer.models.timing import Seconds, Stopwatch
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""One module per source of pictures; each has `prepare`, and the command line that calls it."""

@@ -1,0 +1,226 @@
+"""Lay a prepared data set out as the competition did: CSV files, a PNG a picture, the original model.
+
+example:
+  python -m data_prep kaggle-tree data/synthetic --out kaggle/tree
+  python -m data_prep kaggle-tree data/synthetic --out kaggle/tree --weights runs/default/weights/KEY.pt
+
+The tree holds retain.csv, forget.csv and validation.csv (columns person_id, age_group, age, image_id),
+images/PERSON/N.png for the image_id "PERSON-N", age_class_weights.json with the number of training pictures of
+each class, and original_model.pth. As on Kaggle there is no test set, unless --with-test asks for it.
+
+Without --weights the original is trained here, on the retain and the forget set. Notebooks of the competition
+expect a ResNet-18 of width 64 with 10 outputs: --outputs 10 gives spare ones to a data set of fewer classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_prep import dataset
+from data_prep.dataset import PreparedDataset
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the other commands do without
+    import torch
+
+    from local_scorer.models.nets import Recipe
+
+COLUMNS = ("person_id", "age_group", "age", "image_id")
+SPLITS = ("retain", "forget", "validation")
+PLAIN_NAME = r"\w[\w.]*"  # of a person or a picture: names a file anywhere, and holds no dash
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    add = parser.add_argument
+    add("prepared", type=Path, metavar="PREPARED", help="a prepared data set")
+    add("--out", type=Path, required=True, help="folder to write, which must not exist yet")
+    add("--weights", type=Path, metavar="FILE", help="original model (state dict); default: train one")
+    add("--recipe", default="quick", help="how to train it: competition, report or quick (default)")
+    add("--width", type=int, default=64, help="channels of its stem: 16, 32 or 64 (default, as on Kaggle)")
+    add("--outputs", type=int, help="its outputs (default: one a class)")
+    add("--seed", type=int, default=0, help="of its training (default 0)")
+    add("--with-test", action="store_true", help="write test.csv and its pictures too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the tree and say what it holds."""
+    if args.weights is None:
+        print(f"Training the original by the recipe {args.recipe}, width {args.width} ...", file=sys.stderr)
+    out = prepare(
+        args.prepared,
+        args.out,
+        weights=args.weights,
+        recipe=args.recipe,
+        width=args.width,
+        outputs=args.outputs,
+        seed=args.seed,
+        with_test=args.with_test,
+    )
+    counts = {path.stem: len(pd.read_csv(path)) for path in sorted(out.glob("*.csv"))}
+    print(f"Wrote {out}: " + ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " pictures.")
+    return 0
+
+
+def prepare(
+    prepared: Path | str,
+    out: Path | str,
+    *,
+    weights: Path | None = None,
+    recipe: str = "quick",
+    width: int = 64,
+    outputs: int | None = None,
+    seed: int = 0,
+    with_test: bool = False,
+) -> Path:
+    """Write a prepared data set in the competition's layout.
+
+    Args:
+        weights: state dict of the original model; None to train one by `recipe` and `width`.
+        outputs: outputs of the original model, at least the number of classes.
+
+    Returns:
+        `out`, which appears only once it is whole.
+
+    Raises:
+        ValueError: the data set, the weights or a setting cannot be used, or `out` holds something.
+    """
+    from local_scorer.models.nets import RECIPES
+
+    data = dataset.load(prepared)
+    refuse_full(Path(out))
+    if recipe not in RECIPES:
+        raise ValueError(f"Unknown recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
+    if weights is not None:
+        original = _read_weights(weights, data.n_classes, outputs)
+    else:
+        original = train_original(data, RECIPES[recipe], width, outputs or data.n_classes, seed)
+    return write(data, out, original, splits=(*SPLITS, "test") if with_test else SPLITS)
+
+
+def write(
+    data: PreparedDataset,
+    out: Path | str,
+    original: dict[str, torch.Tensor],
+    splits: tuple[str, ...] = SPLITS,
+    limit: int | None = None,
+) -> Path:
+    """Write the tree with the given original model.
+
+    Args:
+        limit: pictures a split; None for all. The first pictures are taken.
+
+    Raises:
+        ValueError: a split has no pictures, or `out` holds something.
+    """
+    import torch
+
+    out = Path(out)
+    refuse_full(out)
+    examples = _with_tree_names(data.examples)
+    rows = {split: data.rows(split)[:limit] for split in splits}
+    for split, numbers in rows.items():
+        if not len(numbers):
+            raise ValueError(f"{data.folder} has no pictures in its {split} split: the tree needs some.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        for split, numbers in rows.items():
+            table = examples.iloc[numbers]
+            table.to_csv(partial / f"{split}.csv", columns=list(COLUMNS), index=False, lineterminator="\n")
+            _write_pictures(data, numbers, table["image_id"], partial / "images", split)
+        train = np.concatenate([rows["retain"], rows["forget"]])
+        counts = examples.iloc[train]["age_group"].value_counts().sort_index()
+        text = json.dumps({str(group): int(count) for group, count in counts.items()})
+        (partial / "age_class_weights.json").write_text(text + "\n")
+        torch.save(original, partial / "original_model.pth")
+        partial.chmod(0o755)  # mkdtemp makes it private
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def train_original(
+    data: PreparedDataset, recipe: Recipe, width: int, outputs: int, seed: int, limit: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Train an original model on retain and forget set; return its state dict on the CPU.
+
+    Args:
+        limit: pictures a split, as for `write`.
+
+    Raises:
+        ValueError: there are fewer outputs than classes, or the width is unknown.
+    """
+    import torch
+
+    from local_scorer.models import nets as models
+
+    if outputs < data.n_classes:
+        raise ValueError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
+    rows = np.concatenate([data.rows("retain")[:limit], data.rows("forget")[:limit]])
+    labels = torch.from_numpy(data.examples["age_group"].to_numpy(dtype=np.int64)[rows])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = models.fresh_net(outputs, width, seed).to(device)
+    images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)
+    counts = torch.bincount(labels, minlength=outputs)
+    models.train(net, images, labels.to(device), recipe, counts, seed)
+    return {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+
+
+def refuse_full(out: Path) -> None:
+    """Raise a ValueError if `out` is a file, or a folder with something in it."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"{out} already exists; name a folder that does not exist yet with --out.")
+
+
+def _read_weights(path: Path, n_classes: int, outputs: int | None) -> dict[str, torch.Tensor]:
+    import torch
+
+    from local_scorer.models import nets as models
+
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: name a state dict with --weights, or leave it out.")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        found = len(weights["fc.weight"])
+        models.resnet18(found, len(weights["conv1.weight"])).load_state_dict(weights)
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
+        raise ValueError(f"{path} is not the state dict of a ResNet-18 ({type(error).__name__}).") from error
+    if found < n_classes or outputs not in (None, found):
+        wanted = outputs or f"at least {n_classes}"
+        raise ValueError(f"{path} is a model with {found} outputs, expected {wanted}. Name other --weights.")
+    return weights
+
+
+def _with_tree_names(examples: pd.DataFrame) -> pd.DataFrame:
+    """Name each picture "PERSON-N": names of this form are kept, others are numbered."""
+    plain = examples["person_id"].str.fullmatch(PLAIN_NAME)
+    person = examples["person_id"]
+    if not plain.all():
+        person = (examples.groupby("person_id", sort=False).ngroup() + 1).astype(str)
+    kept = all(
+        re.fullmatch(rf"{re.escape(owner)}-{PLAIN_NAME}", name)
+        for owner, name in zip(person, examples["image_id"], strict=True)
+    )
+    numbered = person + "-" + examples.groupby("person_id").cumcount().astype(str)
+    return examples.assign(person_id=person, image_id=examples["image_id"] if kept else numbered)
+
+
+def _write_pictures(data: PreparedDataset, rows: np.ndarray, names: pd.Series, folder: Path, split: str) -> None:
+    named = zip(rows, names, strict=True)
+    for row, name in tqdm(named, desc=f"Writing {split}", total=len(rows), unit="picture", disable=None):
+        person, _, number = name.partition("-")
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.images[row].transpose(1, 2, 0)).save(folder / person / f"{number}.png", "PNG")

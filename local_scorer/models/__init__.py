@@ -1,0 +1,1 @@
+"""What is trained and how: ResNet-18 of any width, training recipes, and the clock."""

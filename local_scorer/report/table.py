@@ -1,0 +1,114 @@
+"""The leaderboard as text, one screen wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from local_scorer.metric.score import TIME_LIMIT
+from local_scorer.report.board import CEILING, FLOOR, Leaderboard, Row
+
+TABLE_WIDTH = 100  # columns
+SMALL_SCORE = 0.01
+GAP = "  "
+LEAST_NAME_WIDTH = 12  # of an entry; a name that does not fit is cut here, not in the files
+
+
+def table(board: Leaderboard) -> str:
+    """Return the leaderboard as text of at most `TABLE_WIDTH` columns."""
+    settings, n_forget = board.provenance["settings"], board.data["counts"]["forget"]
+    header = ("entry", "score", "interval", "ceiling", "F", "retain", "test", "time", "N", "status")
+    lines = [
+        (
+            printable(row.entry),
+            _number(row.score, 4),
+            _interval(row),
+            _percent(row.share_of_ceiling),
+            _number(row.forgetting_quality, 4),
+            _number(row.retain_ratio, 3),
+            _number(row.test_ratio, 3),
+            _percent(row.time_ratio, 1),
+            str(row.n_models) if row.n_models else "-",
+            row.status if not row.is_reference else {FLOOR: "floor", CEILING: "ceiling"}[row.entry],
+        )
+        for row in board.rows
+    ]
+    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+    left = TABLE_WIDTH - sum(len(GAP) + width for width in widths[1:])
+    widths[0] = min(widths[0], max(left, LEAST_NAME_WIDTH))
+    above = [
+        f"{board.data['name']}: {n_forget} picture{'' if n_forget == 1 else 's'} to forget, "
+        f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
+        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}; {board.rules} rules, "
+        f"N={board.n_models}.",
+        f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
+        "standard deviations of the retrained models above theirs (median over examples).",
+    ]
+    standings = [_line(cells, widths) for cells in (header, ["-" * width for width in widths], *lines)]
+    below = [
+        "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
+        "95% for the mean score if the evaluation were repeated with other models; ceiling = score as a share of "
+        f"that of a second set of retrained models; time as a share of retraining, limit {TIME_LIMIT:.0%}; "
+        "floor = N copies of the original.",
+    ]
+    below += [f"Tie: {tie}" for tie in board.ties]
+    below += [_forecast(row) for row in board.rows if row.forecast]
+    below += [f"{row.entry}: {row.status}. {row.reason}" for row in board.rows if row.reason]
+    below += [f"Note: {note}" for note in board.notes]
+    return "\n".join([*map(_wrapped, above), "", *standings, "", *map(_wrapped, below)])
+
+
+def printable(text: str) -> str:
+    """Return text that cannot move a terminal's cursor, colour it or turn its direction of writing.
+
+    >>> printable("red \\x1b[31m")
+    'red �[31m'
+    """
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def shortened(name: str, length: int) -> str:
+    """Return a name without its middle where it is too long; names that look alike often differ at the end.
+
+    >>> shortened("finetune LR=1e-4", 11)
+    'finet…=1e-4'
+    """
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def _wrapped(sentence: str) -> str:
+    return "\n".join(map(printable, textwrap.wrap(sentence, TABLE_WIDTH, break_on_hyphens=False)))
+
+
+def _forecast(row: Row) -> str:
+    found = row.forecast
+    return (
+        f"Forecast for N={found.n_models}: {row.entry} {found.score:.4f} "
+        f"({found.score_low:.4f} to {found.score_high:.4f})."
+    )
+
+
+def _interval(row: Row) -> str:
+    """Return the interval of a row's score, of a small score with four decimals in the same width."""
+    if row.score_low is None or row.score_high is None:
+        return "-"
+    if row.score < SMALL_SCORE:
+        return "-".join(f"{end:.4f}".removeprefix("0") for end in (row.score_low, row.score_high))
+    return f"{row.score_low:.3f}-{row.score_high:.3f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = shortened(cells[0], widths[0]).ljust(widths[0])
+    middle = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
+    return GAP.join([first, *middle, cells[-1]]).rstrip()
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}%}"

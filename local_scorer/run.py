@@ -1,0 +1,232 @@
+"""One run from data and entries to a leaderboard: plan the jobs, have them done, collect their arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import data_prep.dataset
+from local_scorer.execution import checkpoint as submission
+from local_scorer.execution import contract, pool
+from local_scorer.execution.checkpoint import SubmissionError
+from local_scorer.execution.contract import EntryError
+from local_scorer.execution.local import LocalExecutor
+from local_scorer.execution.steps import Job
+from local_scorer.metric.score import TIME_LIMIT
+from local_scorer.models.nets import RECIPES, WIDTHS
+from local_scorer.report import board as report
+from local_scorer.report.board import Leaderboard, RunRecord
+from local_scorer.runs import store
+from local_scorer.runs.store import RunFolder
+
+FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of, besides its entries.
+
+    Attributes:
+        data: folder of a prepared dataset.
+        n_models: N, the number of unlearned and of retrained models.
+        recipe: name of a recipe in `models.RECIPES`.
+        width: channels in the stem of the ResNet-18.
+        rules: "official" or "notebook".
+        device: "cpu" or "cuda".
+        workers: jobs at a time; 0 for one per core, or one per GPU.
+        seed: every job's seed follows from it.
+    """
+
+    data: Path
+    n_models: int = 10
+    recipe: str = "quick"
+    width: int = 16
+    rules: str = "official"
+    device: str = "cpu"
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_models < 3:
+            raise ValueError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
+        if self.recipe not in RECIPES:
+            raise ValueError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
+        if self.width not in WIDTHS:
+            raise ValueError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {self.width}.")
+        if self.rules not in report.RULES:
+            raise ValueError(f"Unknown rules {self.rules!r}: expected one of {', '.join(report.RULES)}.")
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, found {self.workers}.")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"--device must be cpu or cuda, found {self.device!r}.")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no GPU here. Use --device cpu.")
+
+
+def run(
+    settings: Settings,
+    entries: Sequence[Path],
+    folder: RunFolder,
+    command: str = "",
+    show_progress: bool = True,
+) -> Leaderboard:
+    """Run everything that is missing and return the leaderboard.
+
+    Args:
+        entries: entry files, and zips of `n_models` checkpoints made elsewhere.
+
+    Raises:
+        ValueError: the data set cannot be used, or two entries have the same name.
+        RuntimeError: training a model failed.
+    """
+    data = data_prep.dataset.load(settings.data)
+    _check_unchanged(data)
+    for split in data_prep.dataset.SPLITS:
+        if not len(data.rows(split)):
+            raise ValueError(f"{settings.data} has no pictures in its {split} split: nothing can be scored.")
+    names = [contract.entry_name(path) for path in entries]
+    rows = [*names, report.FLOOR, report.CEILING]
+    taken = sorted({name for name in names if rows.count(name) > 1})
+    if taken:
+        raise ValueError(f"Every entry needs a name of its own: {', '.join(taken)} is taken. Rename the file.")
+
+    base = Job(
+        role="original",
+        index=0,
+        data=str(Path(settings.data).absolute()),
+        fingerprint=data.fingerprint,
+        recipe=RECIPES[settings.recipe],
+        width=settings.width,
+        seed=settings.seed,
+        device=settings.device,
+    )
+    retrained = _copies(base, settings.n_models, role="retrained")
+    ceiling = _copies(base, settings.n_models, role="ceiling")
+    planned = [_plan_entry(base, path, folder, settings.n_models) for path in entries]
+    unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
+    submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
+    trained = [base, *retrained, *ceiling]
+    record = RunRecord(
+        rules=settings.rules,
+        n_models=settings.n_models,
+        data=_describe(data),
+        settings={
+            "recipe": asdict(base.recipe),
+            "width": settings.width,
+            "size": data.size,
+            "seed": settings.seed,
+            "device": settings.device,
+            "workers": _workers(settings),
+        },
+        original=base.key,
+        retrained=[job.key for job in retrained],
+        ceiling=[job.key for job in ceiling],
+        entries=[{**described, "keys": [job.key for job in jobs]} for described, jobs in planned],
+        provenance={"command": command, "environment": store.environment()},
+    )
+    report.save_record(folder, record)
+    _have_done(trained, unlearned, submitted, settings, folder, show_progress)
+    return report.collect(folder, record)
+
+
+def _have_done(
+    trained: list[Job],
+    unlearned: list[Job],
+    submitted: list[Job],
+    settings: Settings,
+    folder: RunFolder,
+    show_progress: bool,
+) -> None:
+    """Look at submissions first, since a bad one ends the run; then train: the time limit follows from it."""
+    workers = _workers(settings)
+    jobs = [*submitted, *trained, *unlearned]
+    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), workers, show_progress)
+    try:
+        if submitted:
+            executor = LocalExecutor(folder, settings.device, workers)
+            later = [*trained, *unlearned]
+            for job, failure in pool.run(submitted, folder, executor, progress, later=later).items():
+                raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
+        executor = LocalExecutor(folder, settings.device, workers)
+        pool.run(trained, folder, executor, progress, later=unlearned)
+        seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role != "original"]
+        limit = FAR_OVER * TIME_LIMIT * sum(seconds) / len(seconds)
+        executor = LocalExecutor(folder, settings.device, workers)
+        pool.run(unlearned, folder, executor, progress, limit=limit)
+    finally:
+        progress.close()
+
+
+def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
+    return [replace(base, index=index, **changes) for index in range(count)]
+
+
+def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tuple[dict[str, Any], list[Job]]:
+    """Return the entry's description for the record, and its jobs: none if the file cannot be read."""
+    name = contract.entry_name(path)
+    if path.suffix == ".zip":
+        _check_submission(base, path, n_models)
+        digest = data_prep.dataset.sha256_of(path)
+        jobs = _copies(base, n_models, role="submitted", entry=name, entry_hash=digest, submission=str(path))
+        return {"name": name, "hash": digest}, jobs
+    try:
+        source = contract.read_source(path)
+    except EntryError as error:
+        return {"name": name, "hash": None, "error": str(error)}, []
+    digest = contract.source_hash(source)
+    folder.keep_entry(source, digest)
+    jobs = _copies(base, n_models, role="unlearned", entry=name, entry_hash=digest)
+    return {"name": name, "hash": digest}, jobs
+
+
+def _check_submission(base: Job, path: Path, n_models: int) -> None:
+    """Refuse a zip that does not fit the run."""
+    found = submission.open_submission(path).n_models
+    if found != n_models:
+        raise SubmissionError(f"{path} holds {found} checkpoints, expected {n_models}: see --models.")
+    width, n_outputs = submission.shape_of(path)
+    if width != base.width:
+        raise SubmissionError(f"{path} holds models of width {width}: score them with --width {width}.")
+    n_classes = data_prep.dataset.load(base.data).n_classes
+    if n_outputs != n_classes:
+        raise SubmissionError(
+            f"{path} holds models with {n_outputs} outputs, and {base.data} has {n_classes} classes: give the "
+            "data set that they were made from with --data."
+        )
+
+
+def _describe(data: data_prep.dataset.PreparedDataset) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "class_names": data.class_names,
+        "counts": {split: len(data.rows(split)) for split in data_prep.dataset.SPLITS},
+        "settings": data.manifest["settings"],
+        "seed": data.manifest["seed"],
+    }
+
+
+def _check_unchanged(data: data_prep.dataset.PreparedDataset) -> None:
+    """Refuse files that are not what the manifest says: results are stored under the manifest's hashes.
+
+    Raises:
+        ValueError: a file was changed.
+    """
+    for name in ("images.npy", "examples.csv"):
+        if data_prep.dataset.sha256_of(data.folder / name) != data.manifest["sha256"].get(name):
+            raise ValueError(
+                f"{data.folder / name} is not what its manifest.json says: it was changed. Prepare the data set "
+                f"again; 'python -m data_prep verify {data.folder}' shows more."
+            )
+
+
+def _workers(settings: Settings) -> int:
+    if settings.workers:
+        return settings.workers
+    if settings.device == "cuda":
+        return torch.cuda.device_count()
+    return store.usable_cores()

@@ -1,0 +1,132 @@
+"""Score variants of entries: the same file with other values in its SETTINGS. For ablations and for tuning.
+
+    python -m studies.variants "gisa LR=1e-4,1e-3 ADAPT=tensor,none" "finetune LR=1e-3" --data data/synthetic1
+
+A variant is the name of an entry and the settings that differ; several values of a setting, with commas, give
+every combination. Finished runs of the same run folder are used again. Tune on data that you do not report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import itertools
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from local_scorer.report.board import Leaderboard
+from local_scorer.runs.store import RunFolder, write_atomically
+
+ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
+
+
+def main() -> int:
+    """Score the variants and print one line for each, best first."""
+    parser = argparse.ArgumentParser(prog="python -m studies.variants", description=__doc__.partition("\n")[0])
+    parser.add_argument("variants", nargs="+", metavar="VARIANT", help='such as "gisa LR=1e-4,1e-3 ADAPT=none"')
+    parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
+    parser.add_argument("--models", type=int, default=10)
+    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
+    parser.add_argument("--text", type=Path, help="also write the lines here")
+    args = parser.parse_args()
+    from local_scorer import run as leaderboard  # imports torch
+
+    settings = leaderboard.Settings(
+        args.data, n_models=args.models, recipe=args.recipe, width=args.width, workers=args.workers
+    )
+    folder = RunFolder(args.out)
+    command = "python -m studies.variants " + shlex.join(sys.argv[1:])
+    try:
+        names = [name for text in args.variants for name in expanded(text)]
+        files = [written(name, args.out / "variants") for name in names]
+        board = leaderboard.run(settings, files, folder, command)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = "\n".join([command, *lines(board)])
+    print(text)
+    if args.text:
+        write_atomically(args.text, (text + "\n").encode())
+    return 0
+
+
+def expanded(text: str) -> list[str]:
+    """Return every combination of the values in `text`.
+
+    >>> expanded("gisa LR=1e-4,1e-3 ADAPT=none")
+    ['gisa LR=1e-4 ADAPT=none', 'gisa LR=1e-3 ADAPT=none']
+
+    Raises:
+        ValueError: a part is not NAME=VALUE.
+    """
+    entry, *parts = text.split()
+    choices = []
+    for part in parts:
+        name, equals, values = part.partition("=")
+        if not equals or not values:
+            raise ValueError(f"Expected NAME=VALUE after the entry's name, found {part!r}.")
+        choices.append([f"{name}={value}" for value in values.split(",")])
+    return [" ".join([entry, *combination]) for combination in itertools.product(*choices)]
+
+
+def written(variant: str, folder: Path) -> Path:
+    """Write the file of one variant, such as "gisa LR=1e-3", into `folder` and return its path.
+
+    Raises:
+        ValueError: there is no such entry, or it has no such setting.
+    """
+    entry, *parts = variant.split()
+    original = ENTRIES / f"{entry}.py"
+    if not original.is_file():
+        raise ValueError(f"There is no entry {entry!r} in {ENTRIES.name}/.")
+    source = original.read_text(encoding="utf-8")
+    for part in parts:
+        name, _, value = part.partition("=")
+        source, found = re.subn(rf"(?m)^{re.escape(name)} = .*$", f"{name} = {literal(value)}", source)
+        if found != 1:
+            raise ValueError(f"{original.name} has no setting {name!r}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{variant}.py"
+    write_atomically(path, source.encode())
+    return path
+
+
+def literal(text: str) -> str:
+    """Return `text` as it stands in a Python file: as a number, True, False or None, else as a string.
+
+    >>> literal("1e-3"), literal("True"), literal("none")
+    ('1e-3', 'True', "'none'")
+    """
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return repr(text)
+    return text
+
+
+def lines(board: Leaderboard) -> list[str]:
+    """Return one line for each row: its score with the interval over models, and what it is made of."""
+    width = max(len(row.entry) for row in board.rows)
+    found = [f"{'variant':{width}}   score  95 % interval       F  forget  retain   test   time   N"]
+    for row in board.rows:
+        if row.forgetting_quality is None:
+            found.append(f"{row.entry:{width}}  {row.status}: {row.reason}")
+            continue
+        score = "     -" if row.score is None else f"{row.score:6.4f}"
+        interval = "            -" if row.score_low is None else f"{row.score_low:6.4f}-{row.score_high:6.4f}"
+        accuracies = f"{row.forget_accuracy:6.3f}  {row.retain_ratio:6.3f}  {row.test_ratio:5.3f}"
+        status = "" if row.status == "scored" else f"  {row.status}"
+        found.append(
+            f"{row.entry:{width}}  {score}  {interval}  {row.forgetting_quality:6.4f}  {accuracies}  "
+            f"{row.time_ratio:5.1%}  {row.n_models:2}{status}"
+        )
+    return [*found, *(f"Tie: {tie}" for tie in board.ties)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
