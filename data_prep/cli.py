@@ -7,7 +7,6 @@ import sys
 
 from data_prep import verify
 from data_prep.sources import cifar10, kaggle, mufac, surf, synthetic
-from kaggle_submission.tools import kaggle_tree
 
 COMMANDS = {
     "mufac": mufac,
@@ -15,7 +14,6 @@ COMMANDS = {
     "cifar10": cifar10,
     "surf": surf,
     "kaggle": kaggle,
-    "kaggle-tree": kaggle_tree,
     "verify": verify,
 }
 

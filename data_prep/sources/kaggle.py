@@ -1,4 +1,4 @@
-"""Read a data set in the competition's own layout, such as `kaggle-tree` writes.
+"""Read a data set in the competition's own layout, such as `python -m kaggle_submission kaggle-tree` writes.
 
 example:
   python -m data_prep kaggle --source kaggle/tree --out data/from_tree
@@ -21,8 +21,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_prep import dataset
-from kaggle_submission.tools.kaggle_tree import COLUMNS, PLAIN_NAME
 
+COLUMNS = ("person_id", "age_group", "age", "image_id")
+PLAIN_NAME = r"\w[\w.]*"  # of a person or a picture: names a file anywhere, and holds no dash
 MAX_SIDE = 1024  # pixels; the competition's pictures have 32
 MAX_CLASSES = 1000
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kaggle_submission.tools import notebook
+from kaggle_submission.tools import kaggle_tree, notebook
 
 DONE, PROBLEM, NOT_PASSED, INTERRUPTED = 0, 1, 3, 130
 DEFAULT_OUT = Path("runs/kaggle")
@@ -86,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-images", type=int, default=256, metavar="N", help="pictures a split (default: 256)")
     add("--timeout", type=float, default=1800, metavar="SECONDS", help="for the whole notebook (default: 1800)")
     add("--keep", type=Path, metavar="DIR", help="keep /kaggle as it was at the end, and the notebook as it ran")
+    summary, _, example = kaggle_tree.__doc__.partition("\n\n")
+    command = commands.add_parser(
+        "kaggle-tree",
+        help=summary,
+        description=summary,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kaggle_tree.add_arguments(command)
+    command.set_defaults(run=kaggle_tree.run)
     return parser
 
 

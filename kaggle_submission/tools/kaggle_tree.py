@@ -1,8 +1,8 @@
 """Lay a prepared data set out as the competition did: CSV files, a PNG a picture, the original model.
 
 example:
-  python -m data_prep kaggle-tree data/synthetic --out kaggle/tree
-  python -m data_prep kaggle-tree data/synthetic --out kaggle/tree --weights runs/default/weights/KEY.pt
+  python -m kaggle_submission kaggle-tree data/synthetic --out kaggle/tree
+  python -m kaggle_submission kaggle-tree data/synthetic --out kaggle/tree --weights runs/default/weights/KEY.pt
 
 The tree holds retain.csv, forget.csv and validation.csv (columns person_id, age_group, age, image_id),
 images/PERSON/N.png for the image_id "PERSON-N", age_class_weights.json with the number of training pictures of
@@ -30,15 +30,14 @@ from tqdm.auto import tqdm
 
 from data_prep import dataset
 from data_prep.dataset import PreparedDataset
+from data_prep.sources.kaggle import COLUMNS, PLAIN_NAME
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the other commands do without
     import torch
 
     from local_scorer.models.nets import Recipe
 
-COLUMNS = ("person_id", "age_group", "age", "image_id")
 SPLITS = ("retain", "forget", "validation")
-PLAIN_NAME = r"\w[\w.]*"  # of a person or a picture: names a file anywhere, and holds no dash
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

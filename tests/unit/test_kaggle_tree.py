@@ -10,6 +10,7 @@ from PIL import Image
 
 from data_prep import cli, dataset, verify
 from data_prep.sources import kaggle
+from kaggle_submission.tools import cli as tools_cli
 from kaggle_submission.tools import kaggle_tree
 from local_scorer.models import nets as models
 
@@ -220,7 +221,7 @@ def test_wrong_use_gets_a_sentence(options, sentence, tiny_data, weights, tmp_pa
     (tmp_path / "text.pt").write_text("text")
     places = {"tmp": tmp_path, "weights": weights}
     options = [option.format(**places) for option in options]
-    assert cli.main(["kaggle-tree", str(tiny_data), "--out", str(tmp_path / "tree"), *options]) == 1
+    assert tools_cli.main(["kaggle-tree", str(tiny_data), "--out", str(tmp_path / "tree"), *options]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: {sentence.format(**places)}")
     assert not (tmp_path / "tree").exists()
@@ -228,7 +229,7 @@ def test_wrong_use_gets_a_sentence(options, sentence, tiny_data, weights, tmp_pa
 
 def test_the_commands_say_what_they_did(tiny_data, weights, tmp_path, capsys):
     tree, back = tmp_path / "tree", tmp_path / "back"
-    assert cli.main(["kaggle-tree", str(tiny_data), "--out", str(tree), "--weights", str(weights)]) == 0
+    assert tools_cli.main(["kaggle-tree", str(tiny_data), "--out", str(tree), "--weights", str(weights)]) == 0
     assert capsys.readouterr().out == f"Wrote {tree}: forget 8, retain 64, validation 12 pictures.\n"
     assert cli.main(["kaggle", "--source", str(tree), "--out", str(back)]) == 0
     assert capsys.readouterr().out == (

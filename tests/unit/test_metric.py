@@ -453,7 +453,7 @@ class TestErrors:
 
 
 def test_doctests():
-    result = doctest.testmod(metric)
+    result = doctest.testmod(metric.quality)
     assert result.failed == 0
     assert result.attempted >= 9
 

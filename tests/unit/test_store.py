@@ -122,7 +122,7 @@ def test_killed_while_writing(folder):
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from local_scorer import store\n"
+        "from local_scorer.runs import store\n"
         "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
         "store.write_atomically(Path(sys.argv[1]), b'new')\n"
     )
