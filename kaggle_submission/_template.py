@@ -1,7 +1,7 @@
 """Say what the method does to the net, and why that should make it forget: two sentences.
 
 Source: the paper, write-up or report, with its section; or your own idea.
-Claim: score with interval, N, data, share of retraining time, hardware, date, and the command that gave it.
+Results: docs/methods/NAME.md, from results/*/NAME.json.
 """
 
 import copy

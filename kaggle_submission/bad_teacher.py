@@ -9,8 +9,7 @@ shuffled together with the forget set. The untrained teacher normalises by the s
 mode a fresh net turns raw pictures (0 to 255) into saturated outputs and not into the near-uniform ones that
 are meant. Teachers do not change, so their logits are computed once.
 
-Claim: score 0.0091 (0.0074 to 0.0111), N=64, built-in set, official rules; 7.2% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/bad_teacher.md, from results/*/bad_teacher.json.
 """
 
 import copy

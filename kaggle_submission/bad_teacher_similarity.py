@@ -9,8 +9,7 @@ picture. The bad teacher shares the original's first stages, which are run once,
 stage and fc: the post's fresh net takes several epochs, and its entry ran out of time. Those first stages have
 seen the forget set; SHARED = 0 has not.
 
-Claim: score 0.0040 (0.0035 to 0.0045), N=64, built-in set, official rules; 15.8% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/bad_teacher_similarity.md, from results/*/bad_teacher_similarity.json.
 """
 
 import copy

@@ -10,8 +10,7 @@ a similarity is softmax - 1/n: it evens out similarities and does not push forge
 in train mode, also where the retain logits are not differentiated, but for a batch of one picture and what is
 paired with it. The author's 8 epochs take more than a fifth of the retraining time here.
 
-Claim: score 0.0041 (0.0037 to 0.0047), N=64, built-in set, official rules; 12.1% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/contrastive.md, from results/*/contrastive.json.
 """
 
 import copy

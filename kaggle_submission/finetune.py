@@ -2,8 +2,7 @@
 
 Source: the competition's baseline; report, sections 4.1 and 5.4.
 
-Claim: score 0.0029 (0.0026 to 0.0032), N=64, built-in set, official rules; 7.4% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/finetune.md, from results/*/finetune.json.
 """
 
 import copy

@@ -8,8 +8,7 @@ the last layer. The report's prose ties the noise to the importance for the forg
 tie it to the retain set, which is what keeps the net useful. The tail is ours: it repairs what noise that is
 strong enough to forget breaks.
 
-Claim: score 0.0055 (0.0050 to 0.0062), N=64, built-in set, official rules; 10.8% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/fisher_noise.md, from results/*/fisher_noise.json.
 """
 
 import copy

@@ -10,8 +10,7 @@ would undo. The forget set starts again as often as the retain set needs it, and
 Importances are squared gradients of small batches: torch.func's gradient of each picture takes seven times as
 long on a CPU.
 
-Claim: score 0.0059 (0.0048 to 0.0074), N=64, built-in set, official rules; 16.4% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/gisa.md, from results/*/gisa.json.
 """
 
 import copy

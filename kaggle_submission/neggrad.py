@@ -6,8 +6,7 @@ Reading: each retain batch is paired with a forget batch, and the forget set sta
 set needs it, and both pass in train mode (the benchmark of Choi and Na). With PAIRING = "cycle", lambda = 0 gives
 the weights of fine-tuning; FORGET_MODE = "eval" its batch normalisation as well.
 
-Claim: score 0.0078 (0.0059 to 0.0103), N=64, built-in set, official rules; 14.5% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/neggrad.md, from results/*/neggrad.json.
 """
 
 import copy

@@ -7,8 +7,7 @@ Reading: the label is drawn once, uniformly over the other classes, and forget a
 into the same batches. LABELS = "any" is the variant of SalUn's code: drawn anew in each epoch, the true label
 included.
 
-Claim: score 0.0053 (0.0047 to 0.0059), N=64, built-in set, official rules; 7.8% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/random_label.md, from results/*/random_label.json.
 """
 
 import copy

@@ -9,8 +9,7 @@ over small batches: torch.func's gradient of each picture takes seven times as l
 whole retain set maps one net to nearly one net, and the metric gives nothing to models without spread: I_r
 comes from another random sample in each run.
 
-Claim: score 0.0082 (0.0063 to 0.0108), N=64, built-in set, official rules; 3.5% of the time of retraining; 2
-cores of an Intel Xeon; 2026-11-23; python -m local_scorer leaderboard --models 64
+Results: docs/methods/ssd.md, from results/*/ssd.json.
 """
 
 import copy

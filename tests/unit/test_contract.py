@@ -1,4 +1,6 @@
+import doctest
 import functools
+import hashlib
 import re
 
 import pytest
@@ -21,6 +23,10 @@ def entry(tmp_path):
     return write
 
 
+def test_doctests():
+    assert doctest.testmod(contract) == (0, 1)
+
+
 def test_name_is_the_file_name():
     assert contract.entry_name("somewhere/fine.tune.py") == "fine.tune"
 
@@ -30,10 +36,58 @@ def test_source_is_read_without_running_it(entry):
     assert contract.read_source(entry(source)) == source
 
 
-def test_hash_of_a_known_text():
-    # sha256sum of the three letters abc, from FIPS 180-2
-    assert contract.source_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert contract.source_hash("abd") != contract.source_hash("abc")
+CODE = "x = '1'\ndef f():\n    'Return.'\n    return x\n"
+
+
+def test_hash_of_a_file_that_does_not_parse_is_that_of_its_text():
+    # printf 'a b' | sha256sum
+    assert contract.source_hash("a b") == "c8687a08aa5d6ed2044328fa6a697ab8e96dc34291e8c2034ae8c38e6fcc6d65"
+    assert contract.source_hash("a b") != contract.source_hash("a  b")
+    assert contract.source_hash("x = 1\0") != contract.source_hash("x = 1")
+
+
+def test_hash_of_a_known_tree():
+    """No field that is empty counts, so that another version of Python gives the same."""
+    tree = (
+        "Module(body=[FunctionDef(name='f', args=arguments(args=[arg(arg='a')]), "
+        "body=[Return(value=Name(id='a', ctx=Load()))])])"
+    )
+    assert contract.source_hash("def f(a): return a") == hashlib.sha256(tree.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        '"""What it does.\n\nResults: none.\n"""\nx = "1"\ndef f():\n    """Return."""\n    return x\n',
+        "x = '1'  # a reason\n\n\ndef f():\n    '''Return.'''\n\n    return x",
+        "x = (\n    '1'\n)\ndef f():\n    'Return.'\n    return (x)",
+    ],
+)
+def test_hash_leaves_out_what_a_file_says_about_itself(same):
+    assert contract.source_hash(same) == contract.source_hash(CODE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "x = 1\ndef f():\n    'Return.'\n    return x\n",
+        "x = '1'\ndef f():\n    'Give.'\n    return x\n",
+        "x = '1'\ndef f():\n    return x\n",
+        "def f():\n    'Return.'\n    return x\nx = '1'\n",
+        "x = '1'\nx\ndef f():\n    'Return.'\n    return x\n",
+    ],
+)
+def test_hash_changes_with_the_code(other):
+    assert contract.source_hash(other) != contract.source_hash(CODE)
+
+
+def test_hash_tells_constants_of_other_types_apart():
+    assert len({contract.source_hash(f"x = {value}") for value in ("0", "0.0", "False", "None", "''", "b''")}) == 6
+
+
+def test_hash_does_not_warn_of_what_the_code_has(recwarn):
+    contract.source_hash("x = '\\d'")
+    assert not recwarn
 
 
 def test_missing_file(tmp_path):
