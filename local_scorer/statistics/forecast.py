@@ -13,7 +13,7 @@ and the official rules score them. What is plugged in decides:
 The interval is for one evaluation at that number of models: the jackknife over groups of models says how sure
 the laws are, the draws how far a single evaluation strays.
 
-Below `LEAST_MODELS` models no forecast is made: see docs/results/forecast.txt for how far it would be off.
+Below `LEAST_MODELS` models no forecast is made: see docs/results/intervals.md for how far it would be off.
 """
 
 from __future__ import annotations

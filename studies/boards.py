@@ -1,0 +1,157 @@
+"""Keep what a leaderboard measured: results/BOARD/ENTRY.json for every entry, and board.json for what they share.
+
+    python -m studies.boards runs/builtin64 --board builtin64
+    python -m studies.boards runs/default --board builtin10 --only my_entry
+
+The run folder holds leaderboard.json; where `report --rules notebook` was run as well, those scores are kept
+beside the official ones. Numbers of other entries on the board stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from local_scorer.execution.contract import source_hash
+from local_scorer.runs.store import write_atomically
+from studies.frame import RESULTS, ROOT, Results
+
+BY_RULES = ("score", "score_low", "score_high", "share_of_ceiling", "forgetting_quality")
+BY_ENTRY = (
+    "retain_ratio", "test_ratio", "time_ratio", "retain_accuracy", "forget_accuracy", "test_accuracy",
+    "seconds", "cpu_time_ratio",
+)  # fmt: skip
+REFERENCES = {"retrained": "ceiling", "no unlearning": "floor"}
+
+
+def main() -> int:
+    """Write the files of one board."""
+    summary, _, details = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.boards",
+        description=summary,
+        epilog=details.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the --out folder of a leaderboard")
+    parser.add_argument("--board", required=True, help="name of the folder below results/")
+    parser.add_argument("--only", nargs="+", metavar="ENTRY", help="keep these entries alone (default: all)")
+    args = parser.parse_args()
+    try:
+        keep(args.run, RESULTS / args.board, args.only)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: {args.run} holds no leaderboard that can be kept ({error}).", file=sys.stderr)
+        return 1
+    return 0
+
+
+def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
+    """Write the rows of a run's leaderboard below `folder`.
+
+    Raises:
+        OSError, ValueError, KeyError: the run has no leaderboard, or it cannot be read.
+    """
+    official = read(run / "leaderboard.json")
+    notebook = run / "leaderboard-notebook.json"
+    boards = {"official": official} | ({"notebook": read(notebook)} if notebook.is_file() else {})
+    hashes = {entry["name"]: entry["hash"] for entry in read(run / "run.json")["entries"]}
+    made = _provenance(official)
+    for row in official["rows"]:
+        if only and row["entry"] not in only:
+            continue
+        rules = {
+            name: {part: found[part] for part in BY_RULES}
+            for name, board in boards.items()
+            for found in board["rows"]
+            if found["entry"] == row["entry"]
+        }
+        claim = {"entry": row["entry"], "board": folder.name, "source_hash": hashes.get(row["entry"])}
+        claim |= {"n_models": row["n_models"], "status": row["status"], **made, "rules": rules}
+        claim |= {part: row[part] for part in BY_ENTRY}
+        if row["forecast"]:
+            claim["forecast"] = {p: row["forecast"][p] for p in ("n_models", "score", "score_low", "score_high")}
+        _write(folder / f"{row['entry'].replace(' ', '_')}.json", claim)
+    if only and (folder / "board.json").is_file():
+        return
+    data, settings = official["data"], official["provenance"]["settings"]
+    about = {"board": folder.name, "data": {"name": data["name"]}}
+    about["data"] |= {split: data["counts"][split] for split in ("forget", "retain")}
+    about["settings"] = {name: settings[name] for name in ("size", "width", "device")}
+    about["settings"]["recipe"] = settings["recipe"]["name"]
+    about |= {name: official[name] for name in ("n_models", "to_forget", "ties")}
+    _write(folder / "board.json", about | made)
+
+
+def claims(folder: Path) -> list[dict[str, Any]]:
+    """Return what is kept of the entries of one board, references included."""
+    return [read(path) for path in sorted(folder.glob("*.json")) if path.name != "board.json"]
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """Return what the entries of a board share."""
+    return read(folder / "board.json")
+
+
+def has_changed(claim: dict[str, Any]) -> bool:
+    """Return whether the entry's code is another one than that which was measured."""
+    path = ROOT / "kaggle_submission" / f"{claim['entry']}.py"
+    return path.is_file() and source_hash(path.read_text(encoding="utf-8")) != claim["source_hash"]
+
+
+def table(folder: Path, rules: str = "official") -> Results:
+    """Return a board as a table, best score first, its ties and conditions as notes."""
+    board, rows = about(folder), []
+    columns = ["entry", *BY_RULES, "retain_ratio", "test_ratio", "time_ratio", "status"]
+    for claim in claims(folder):
+        if rules in claim["rules"]:
+            values = claim["rules"][rules] | claim
+            name = claim["entry"] + (" †" if has_changed(claim) else "")
+            status = REFERENCES.get(claim["entry"], claim["status"])
+            rows.append([name, *(values[part] for part in columns[1:-1]), status])
+    rows.sort(key=lambda row: -(row[1] or 0.0))
+    data, settings = board["data"], board["settings"]
+    notes = [
+        f"{data['name']}: {data['forget']} pictures to forget, {data['retain']:,} to retain; "
+        f"{settings['size']} px, ResNet-18 of width {settings['width']}, recipe {settings['recipe']}; "
+        f"{rules} rules. To forget: {board['to_forget']:.2f} standard deviations."
+    ]
+    if rules == "official":
+        notes += [
+            f"Tie: {tie['leader']} cannot be told from {', '.join(tie['others'])} ({tie['remark']})."
+            for tie in board["ties"]
+        ]
+    if any("†" in row[0] for row in rows):
+        notes.append("† The entry's code has changed since.")
+    for claim in claims(folder):
+        if (claim["machine"], claim["date"]) != (board["machine"], board["date"]):
+            notes.append(f"{claim['entry']}: {claim['machine']}, {claim['date']}, `{claim['command']}`.")
+    made = [board.get(name) for name in ("command", "machine", "date", "versions", "n_models")]
+    return Results(*made, columns=columns, rows=rows, notes=notes)
+
+
+def _provenance(board: dict[str, Any]) -> dict[str, Any]:
+    made = board["provenance"]
+    versions = {"python": made["python"]}
+    versions |= {name: version for name, version in made["packages"].items() if version}
+    return {
+        "command": made["command"],
+        "machine": f"{made['cores']} cores of {made['processor']}",
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions,
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
