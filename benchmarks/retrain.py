@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from local_scorer.models import nets as models
+from local_scorer.models.recipes import RECIPES
 from local_scorer.runs import store
 
 
@@ -67,7 +68,7 @@ def main() -> None:
     torch.set_num_threads(1)
     images = torch.randint(0, 256, (args.images, 3, args.size, args.size), dtype=torch.uint8)
     labels = torch.randint(0, 8, (args.images,))
-    recipe = replace(models.RECIPES["report"], augment=False, epochs=1)
+    recipe = replace(RECIPES["report"], augment=False, epochs=1)
     counts = torch.bincount(labels, minlength=8)
     loader = DataLoader(DictSamples(images, labels), batch_size=recipe.batch_size, shuffle=True)
     on_device = images.to(args.device), labels.to(args.device)

@@ -153,7 +153,7 @@ def _built_in(fingerprint: str) -> Path | None:
 
 def _n_models(entries: list[Path]) -> int:
     """Return as many as the first submission among the entries holds, and a default without one."""
-    from local_scorer.execution import checkpoint as submission
+    from local_scorer.execution import submission
 
     zips = [entry for entry in entries if entry.suffix == ".zip"]
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS

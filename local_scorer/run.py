@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 import data_prep.dataset
-from local_scorer.execution import checkpoint as submission
-from local_scorer.execution import contract, pool
-from local_scorer.execution.checkpoint import SubmissionError
+from local_scorer.execution import contract, pool, submission
 from local_scorer.execution.contract import EntryError
+from local_scorer.execution.job import Job
 from local_scorer.execution.local import LocalExecutor
-from local_scorer.execution.steps import Job
+from local_scorer.execution.submission import SubmissionError
 from local_scorer.metric.score import TIME_LIMIT
-from local_scorer.models.nets import RECIPES, WIDTHS
+from local_scorer.models.recipes import RECIPES, WIDTHS
 from local_scorer.report import board as report
 from local_scorer.report.board import Leaderboard, RunRecord
 from local_scorer.runs import store
@@ -33,7 +32,7 @@ class Settings:
     Attributes:
         data: folder of a prepared dataset.
         n_models: N, the number of unlearned and of retrained models.
-        recipe: name of a recipe in `models.RECIPES`.
+        recipe: name of a recipe in `recipes.RECIPES`.
         width: channels in the stem of the ResNet-18.
         rules: "official" or "notebook".
         device: "cpu" or "cuda".

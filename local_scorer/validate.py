@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 import data_prep.dataset
 from local_scorer.execution import contract, pool
 from local_scorer.execution.contract import EntryError
+from local_scorer.execution.job import Job
 from local_scorer.execution.local import LocalExecutor
-from local_scorer.execution.steps import Job
-from local_scorer.models.nets import Recipe
+from local_scorer.models.recipes import Recipe
 from local_scorer.runs.store import Failure, RunFolder
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "sklearn")
@@ -311,7 +311,7 @@ class _Bench:
         """Run the entry in every trial."""
         places = [Path(tempfile.mkdtemp(dir=self._root)) for _ in trials]
         jobs = [self._job(trial, place) for trial, place in zip(trials, places, strict=True)]
-        self._have_done(list(dict.fromkeys(job.original for job in jobs)))
+        self._have_done(list(dict.fromkeys(job.original_job for job in jobs)))
         failures = self._have_done(jobs)
         return [self._outcome(job, place, failures.get(job)) for job, place in zip(jobs, places, strict=True)]
 

@@ -35,7 +35,7 @@ from data_prep.sources.kaggle import COLUMNS, PLAIN_NAME
 if TYPE_CHECKING:  # torch takes seconds to import, and the other commands do without
     import torch
 
-    from local_scorer.models.nets import Recipe
+    from local_scorer.models.recipes import Recipe
 
 SPLITS = ("retain", "forget", "validation")
 
@@ -95,7 +95,7 @@ def prepare(
     Raises:
         ValueError: the data set, the weights or a setting cannot be used, or `out` holds something.
     """
-    from local_scorer.models.nets import RECIPES
+    from local_scorer.models.recipes import RECIPES
 
     data = dataset.load(prepared)
     refuse_full(Path(out))
@@ -185,18 +185,12 @@ def refuse_full(out: Path) -> None:
 
 
 def _read_weights(path: Path, n_classes: int, outputs: int | None) -> dict[str, torch.Tensor]:
-    import torch
-
-    from local_scorer.models import nets as models
+    from local_scorer.execution import checkpoint
 
     if not path.is_file():
         raise ValueError(f"There is no file {path}: name a state dict with --weights, or leave it out.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        found = len(weights["fc.weight"])
-        models.resnet18(found, len(weights["conv1.weight"])).load_state_dict(weights)
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
-        raise ValueError(f"{path} is not the state dict of a ResNet-18 ({type(error).__name__}).") from error
+    weights = checkpoint.read_resnet18(path, str(path))
+    found = len(weights["fc.weight"])
     if found < n_classes or outputs not in (None, found):
         wanted = outputs or f"at least {n_classes}"
         raise ValueError(f"{path} is a model with {found} outputs, expected {wanted}. Name other --weights.")

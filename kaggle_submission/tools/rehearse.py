@@ -25,9 +25,11 @@ from data_prep.dataset import PreparedDataset
 from data_prep.loaders import FaceDataset
 from kaggle_submission.tools import kaggle_tree, notebook, rewrite
 from kaggle_submission.tools.rewrite import RUNS
-from local_scorer.execution import checkpoint as submission
-from local_scorer.execution.checkpoint import SubmissionError
-from local_scorer.models.nets import Recipe, resnet18
+from local_scorer.execution import checkpoint, submission
+from local_scorer.execution.checkpoint import WeightsError
+from local_scorer.execution.submission import SubmissionError
+from local_scorer.models.nets import resnet18
+from local_scorer.models.recipes import Recipe
 
 OUTPUTS = 10  # the competition's notebooks build a ResNet-18 of width 64 with this number
 A_MOMENT = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
@@ -38,7 +40,7 @@ NEARLY = 0.9
 HOURS, HOURS_PER_PASS = 8.0, 1.5
 HOURS_IN_DOUBT = 6.0
 SURELY_TOO_LONG = 2.0  # times the hours; below, a rehearsal cannot tell
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+REMEDY = "Save net.state_dict() of the net that was handed in, as float32, or as float16 to halve the disk."
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,12 @@ class _Stage:
             name = submission.CHECKPOINT.format(index)
             try:
                 weights = submission.read_weights(path, index)
-            except SubmissionError as error:
+            except ValueError as error:
                 return [*findings, Finding("FAIL", "weights", str(error))]
-            problem = self._problem_of(weights)
-            if problem:
-                return [*findings, Finding("FAIL", "weights", f"{name}: {problem}")]
+            try:
+                checkpoint.check_weights(weights, self.original)
+            except WeightsError as error:
+                return [*findings, Finding("FAIL", "weights", f"{name}: {error} {REMEDY}")]
             kinds |= {
                 str(tensor.dtype).removeprefix("torch.")
                 for tensor in weights.values()
@@ -156,26 +159,6 @@ class _Stage:
             sets.append(weights)
         text = f"Names and shapes of the original's weights, all finite, in {' and '.join(sorted(kinds))}."
         return [*findings, Finding("ok", "weights", text), self._check_spread(sets)]
-
-    def _problem_of(self, weights: dict[str, torch.Tensor]) -> str | None:
-        """Return what is wrong with a checkpoint and how to mend it, or None."""
-        for name, expected in self.original.items():
-            if name not in weights:
-                return f"it lacks the weight {name}. Save net.state_dict() of the net that was handed in."
-            tensor = weights[name]
-            if tensor.shape != expected.shape:
-                return (
-                    f"weight {name} has the shape {list(tensor.shape)} instead of {list(expected.shape)}. The net "
-                    "must stay the ResNet-18 that it was."
-                )
-            if expected.is_floating_point() and tensor.dtype not in DTYPES:
-                return f"weight {name} has the type {tensor.dtype}. Save float32, or float16 to halve the disk."
-            if not tensor.isfinite().all():
-                return f"weight {name} is not finite (NaN or infinity). Lower the learning rate, or save float32."
-        foreign = sorted(set(weights) - set(self.original))
-        if foreign:
-            return f"it holds {foreign[0]}, which the original has not. Save net.state_dict() of the net alone."
-        return None
 
     def _check_spread(self, sets: list[dict[str, torch.Tensor]]) -> Finding:
         """Check that no two runs left the same model, and that the original was changed."""

@@ -1,190 +1,134 @@
-"""A submission.zip made elsewhere: N checkpoints, read without running anything that is in it.
+"""A checkpoint that foreign code made: read without running anything that is in it, and checked.
 
-Nothing is unpacked to disk, no member is read beyond a limit, and a checkpoint is opened with ``weights_only``,
-as the competition's server did: nothing but tensors can come out of it.
+This is the one definition of what counts as the state dict of a ResNet-18 that can be scored.
 """
 
 from __future__ import annotations
 
 import io
-import re
-import stat
 import zipfile
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-CHECKPOINT = "unlearned_checkpoint_{}.pth"
-FOLDER = "kaggle/tmp"  # where the organisers' own line, zip submission.zip /kaggle/tmp/*.pth, puts them
+from local_scorer.models import nets
+
 MAX_BYTES = 256 << 20  # of a checkpoint, unpacked; a ResNet-18 with 10 outputs has 45 MB
-MOST_MODELS = 10_000
 
 
-class SubmissionError(ValueError):
-    """A submission that cannot be scored. The message says why."""
+class WeightsError(ValueError):
+    """A checkpoint that cannot be scored. The message says why."""
 
 
-@dataclass(frozen=True)
-class Submission:
-    """A zip whose list of members is in order; what is in them has not been looked at.
+def read_state_dict(source: bytes | Path, name: str = "The checkpoint") -> dict[str, torch.Tensor]:
+    """Return the state dict in a file or in its bytes, on the CPU and in its own precision.
 
-    Attributes:
-        members: name in the zip of checkpoint 0, 1 and so on.
-    """
-
-    path: Path
-    members: tuple[str, ...]
-
-    @property
-    def n_models(self) -> int:
-        return len(self.members)
-
-
-def open_submission(path: Path | str) -> Submission:
-    """Read the list of members of a submission.
+    Args:
+        name: what the checkpoint is called in an error.
 
     Raises:
-        SubmissionError: the file is no zip of the checkpoints 0 to N - 1 and nothing else, in one place, each of
-            a size that can be read.
+        WeightsError: it holds anything but a flat dict of ordinary tensors, or more than `MAX_BYTES`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SubmissionError(f"There is no file {path}.")
-    if not path.stat().st_size:
-        raise SubmissionError(
-            f"{path} is empty: the notebook found empty.txt or made no checkpoints. Hand in the zip of a full run."
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        raise SubmissionError(f"{path} is not a whole zip file ({error}). Make it again.") from error
-    named: dict[int, str] = {}
-    for member in members:
-        number = _number_of(path, member.filename)
-        if number in named:
-            raise SubmissionError(f"{path} holds {CHECKPOINT.format(number)} twice. Make it again.")
-        _check_member(path, member)
-        named[number] = member.filename
-    _check_numbers(path, named)
-    if len({name.rpartition("/")[0] for name in named.values()}) > 1:
-        raise SubmissionError(f"{path} holds checkpoints in several folders. Put all of them into one.")
-    return Submission(path, tuple(named[number] for number in range(len(named))))
-
-
-def read_weights(path: Path | str, index: int) -> dict[str, torch.Tensor]:
-    """Return the state dict of one checkpoint, on the CPU and in its own precision.
-
-    Raises:
-        SubmissionError: it holds anything but a flat dict of ordinary tensors.
-    """
-    submission = open_submission(path)
-    if not 0 <= index < submission.n_models:
-        raise SubmissionError(f"{path} holds no {CHECKPOINT.format(index)}.")
-    name = CHECKPOINT.format(index)
-    content = _unpacked(submission.path, submission.members[index])
-    _check_container(name, content)
+    content = source if isinstance(source, bytes) else _read(source, name)
+    _check_container(content, name)
     try:
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead to
         if type(error).__name__ == "UnpicklingError":
-            raise SubmissionError(
+            raise WeightsError(
                 f"{name} holds more than tensors and would run code when opened: it was refused unopened. "
                 "Save net.state_dict() and nothing else."
             ) from error
-        raise SubmissionError(f"{name} cannot be read ({type(error).__name__}). Save net.state_dict().") from error
+        raise WeightsError(f"{name} cannot be read ({type(error).__name__}). Save net.state_dict().") from error
     ordinary = isinstance(weights, dict) and all(
         isinstance(key, str) and isinstance(tensor, torch.Tensor) and _is_plain(tensor)
         for key, tensor in weights.items()
     )
     if not ordinary:
-        raise SubmissionError(f"{name} is not a state dict of ordinary tensors. Save net.state_dict().")
+        raise WeightsError(f"{name} is not a state dict of ordinary tensors. Save net.state_dict().")
     return weights
 
 
-def shape_of(path: Path | str) -> tuple[int, int]:
-    """Return stem width and number of outputs of the first checkpoint.
+def shape_of(weights: dict[str, torch.Tensor], name: str = "The checkpoint") -> tuple[int, int]:
+    """Return stem width and number of outputs of a state dict.
 
     Raises:
-        SubmissionError: it is not a ResNet-18.
+        WeightsError: it is not that of a ResNet-18.
     """
-    weights = read_weights(path, 0)
     stem, head = weights.get("conv1.weight"), weights.get("fc.weight")
     if stem is None or head is None or stem.ndim != 4 or head.ndim != 2:
-        raise SubmissionError(
-            f"{CHECKPOINT.format(0)} lacks conv1.weight or fc.weight: it must be the state dict of a ResNet-18."
-        )
+        raise WeightsError(f"{name} lacks conv1.weight or fc.weight: it must be the state dict of a ResNet-18.")
     return len(stem), len(head)
 
 
-def _number_of(path: Path, name: str) -> int:
-    """Return the number of the checkpoint that a member holds."""
-    folder, _, file_name = name.rpartition("/")
-    match = re.fullmatch(re.escape(CHECKPOINT).replace(r"\{\}", r"(0|[1-9]\d{0,4})"), file_name)
-    if not match:
-        raise SubmissionError(
-            f"{path} holds {name!r}: expected {CHECKPOINT.format(0)}, {CHECKPOINT.format(1)} and so on, "
-            "and nothing else."
-        )
-    nested = folder and not (folder == FOLDER or folder.endswith(f"/{FOLDER}"))
-    if nested or name.startswith("/") or ".." in folder.split("/"):
-        raise SubmissionError(
-            f"{path} holds {name!r}: checkpoints must lie at the top of the zip, or in {FOLDER} as the "
-            "organisers' notebook puts them."
-        )
-    return int(match[1])
+def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Check that a state dict has the names, shapes and kinds of `expected`, and finite values.
+
+    Raises:
+        WeightsError: it has not.
+    """
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise WeightsError(f"The model lost its weight {name!r}: it must stay a ResNet-18.")
+        found = weights[name]
+        if found.shape != tensor.shape:
+            raise WeightsError(f"Weight {name!r} has shape {list(found.shape)} instead of {list(tensor.shape)}.")
+        if tensor.is_floating_point() and not found.is_floating_point():
+            raise WeightsError(f"Weight {name!r} has the type {found.dtype} instead of {tensor.dtype}.")
+        if not torch.isfinite(found.float()).all():
+            raise WeightsError(f"Weight {name!r} is not finite (NaN or infinity).")
+    foreign = sorted(set(weights) - set(expected))
+    if foreign:
+        raise WeightsError(f"The model has gained the weight {foreign[0]!r}: it must stay a ResNet-18.")
 
 
-def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise SubmissionError(f"{path}: {member.filename} is a link. Put the checkpoints themselves into the zip.")
-    if member.file_size > MAX_BYTES:
-        raise SubmissionError(
-            f"{path}: {member.filename} unpacks to {member.file_size:,} bytes, more than the {MAX_BYTES:,} that "
-            "a checkpoint may have."
-        )
-    if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The other methods unpack without a bound on memory.
-        raise SubmissionError(
-            f"{path}: {member.filename} is encrypted or not packed by deflate. Use zip's default."
-        )
+def load_into(net: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Check a state dict and load it into `net`, in the precision of `net`.
+
+    Raises:
+        WeightsError: it does not fit the architecture or holds non-finite weights.
+    """
+    check_weights(weights, net.state_dict())
+    net.load_state_dict(weights)
 
 
-def _check_numbers(path: Path, named: dict[int, str]) -> None:
-    if not named:
-        raise SubmissionError(f"{path} holds no checkpoint.")
-    missing = [number for number in range(len(named)) if number not in named]
-    if missing or len(named) > MOST_MODELS:
-        raise SubmissionError(
-            f"{path} holds {len(named)} checkpoints with numbers up to {max(named)}: they must be numbered from 0 "
-            f"without a gap; {CHECKPOINT.format(missing[0] if missing else MOST_MODELS)} is the first problem."
-        )
+def read_resnet18(source: bytes | Path, name: str = "The checkpoint") -> dict[str, torch.Tensor]:
+    """Return the state dict of a ResNet-18 of whatever width and number of outputs.
+
+    Raises:
+        WeightsError: it is something else.
+    """
+    weights = read_state_dict(source, name)
+    width, outputs = shape_of(weights, name)
+    if width not in nets.WIDTHS:
+        raise WeightsError(f"{name} has {width} channels in its stem: a ResNet-18 here has one of {nets.WIDTHS}.")
+    check_weights(weights, nets.fresh_net(outputs, width, seed=0).state_dict())
+    return weights
 
 
-def _unpacked(path: Path, name: str) -> bytes:
+def _read(path: Path, name: str) -> bytes:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
-        raise SubmissionError(f"{name} cannot be unpacked from {path} ({error}). Make the zip again.") from error
+    except OSError as error:
+        raise WeightsError(f"{name} cannot be read ({error}).") from error
     if len(content) > MAX_BYTES:
-        raise SubmissionError(f"{name} unpacks to more than {MAX_BYTES:,} bytes.")
+        raise WeightsError(f"{name} has more than the {MAX_BYTES:,} bytes that it may have.")
     return content
 
 
-def _check_container(name: str, content: bytes) -> None:
-    """A checkpoint is a zip itself: see that it does not unpack to more than it may."""
+def _check_container(content: bytes, name: str) -> None:
+    """Check that a checkpoint, which is a zip itself, does not unpack to more than it may."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise SubmissionError(
+        raise WeightsError(
             f"{name} is not a file that torch.save wrote: save net.state_dict() with it."
         ) from error
     if size > MAX_BYTES:
-        raise SubmissionError(f"{name} unpacks to {size:,} bytes, more than the {MAX_BYTES:,} it may have.")
+        raise WeightsError(f"{name} unpacks to {size:,} bytes, more than the {MAX_BYTES:,} it may have.")
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

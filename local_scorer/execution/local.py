@@ -12,36 +12,22 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
 
-from local_scorer.execution import steps as jobs
-from local_scorer.execution.checkpoint import SubmissionError
-from local_scorer.execution.contract import EntryError
-from local_scorer.execution.steps import Job, WeightsError
+from local_scorer.execution import child
+from local_scorer.execution.job import Job
 from local_scorer.runs import store
 from local_scorer.runs.store import Failure, RunFolder
 
-try:
-    import resource
-except ImportError:  # Windows has no limits of this kind
-    resource = None
-
 SETUP_SECONDS = 300  # from the start of a process to the entry's first second, and from its last to the end
-MEMORY_SHARE = 0.8  # of the machine's memory, shared by the workers
-FILE_BYTES = 8 << 30  # the largest file that a job may write
-DETAIL_LINES = 12  # of a traceback
-LEAST_MEMORY = 2 << 30  # bytes, for one worker
 
-_exit = os._exit  # as it is before an entry can replace it
 FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its role; otherwise "train"
 
 
@@ -73,7 +59,7 @@ class LocalExecutor:
             "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         )
         if hasattr(self._context, "set_forkserver_preload"):
-            self._context.set_forkserver_preload(["local_scorer.execution.local"])  # torch is imported only once
+            self._context.set_forkserver_preload(["local_scorer.execution.child"])  # torch is imported only once
             _start_forkserver()
         self._header = {"workers": workers, "environment": store.environment()}
         self._runs: list[_Run] = []
@@ -122,7 +108,7 @@ class LocalExecutor:
         receiver, sender = self._context.Pipe(duplex=False)
         run.step, run.pipe, run.phase, run.entered = step, receiver, "setup", time.monotonic()
         run.process = self._context.Process(
-            target=_child,
+            target=child.run_step,
             args=(step, run.job, self.folder, self._device_of(run.slot), self._header, run.work, sender),
         )
         with _interrupts_wait():  # a child that is half started prints a traceback of its own
@@ -234,84 +220,3 @@ def _unexplained_end(code: int, run: _Run) -> Failure:
     when = "before unlearning() returned." if inside else "without a result."
     hint = " Is the disk full?" if code else ""
     return Failure("exception", f"The process ended (exit code {code}) {when}{hint}")
-
-
-def _child(
-    step: str, job: Job, folder: RunFolder, device: str, header: dict, work: Path, pipe: Connection
-) -> None:
-    """Run one step; this is the first function of the child process, and it does not return."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _redirect_output(folder.log_path(job.key), append=step == "evaluate")
-    workers = header["workers"]
-    threads = 1 if device == "cpu" else max(1, (os.cpu_count() or 1) // workers)
-    torch.set_num_threads(threads)
-    gpu = None if device == "cpu" else torch.cuda.get_device_name(device)
-    header = {**header, "threads": threads, "gpu": gpu}
-    code = 1
-    try:
-        if step == "train":
-            jobs.train(job, folder, device, header)
-        elif step == "evaluate":
-            jobs.evaluate(job, folder, device, work, header)
-        elif step == "rescore":
-            _limit_resources(device, workers)
-            jobs.rescore(job, folder, device, header)
-        else:
-            _limit_resources(device, workers)
-            jobs.unlearn(job, folder, device, work, pipe.send_bytes)
-        code = 0
-    except BaseException as error:  # whatever foreign code raises becomes a row of the leaderboard
-        with contextlib.suppress(Exception):
-            traceback.print_exc()
-        with contextlib.suppress(OSError):
-            store.write_atomically(work / "failure.json", json.dumps(asdict(_failure(error))).encode())
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # an entry may have closed it
-                stream.flush()
-        _exit(code)  # threads and exit handlers that an entry left behind do not get a turn
-
-
-def _failure(error: BaseException) -> Failure:
-    try:
-        lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
-        message = str(error).strip()
-    except Exception:  # an exception of an entry need not be printable
-        lines, message = [], ""
-    details = "\n".join(lines[-DETAIL_LINES:])
-    reason = f"{type(error).__name__}: {message.splitlines()[0] if message else '(no message)'}"
-    if isinstance(error, EntryError):
-        return Failure("signature", message)
-    if isinstance(error, WeightsError | SubmissionError):
-        return Failure("weights", message)
-    out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-    if out_of_memory or (isinstance(error, RuntimeError) and "allocate memory" in message):
-        return Failure("memory", f"Out of memory: {reason}", details)
-    return Failure("exception", reason, details)
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    os.killpg(0, signal.SIGKILL) if hasattr(os, "killpg") else os._exit(1)
-
-
-def _redirect_output(path: Path, append: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab" if append else "wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-
-
-def _limit_resources(device: str, workers: int) -> None:
-    """Let the entry fail before the machine does: on memory and file size, and first in the system's line."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    if resource is None:
-        return
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
-    if device == "cpu" and sys.platform == "linux":
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        share = max(LEAST_MEMORY, int(MEMORY_SHARE * memory / workers))
-        resource.setrlimit(resource.RLIMIT_DATA, (share, share))

@@ -11,7 +11,7 @@ from typing import IO, Protocol
 
 from tqdm.auto import tqdm
 
-from local_scorer.execution.steps import TRAINED_ROLES, Job
+from local_scorer.execution.job import TRAINED_ROLES, Job
 from local_scorer.runs.store import Failure, RunFolder
 
 LOOK_AGAIN = 1.0  # seconds between looks at jobs that another run is working on

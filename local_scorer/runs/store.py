@@ -19,7 +19,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +30,7 @@ try:
 except ImportError:  # Windows: two runs at once then do some work twice, and still agree
     fcntl = None
 
-SCHEMA = 1
+SCHEMA = 2
 ACCURACIES = ("retain", "forget", "validation", "test")
 LOGITS = ("forget", "validation", "test")
 
@@ -45,6 +45,7 @@ class JobResult:
         labels: split name -> int64 ``[n_split]``, for the splits in `LOGITS`.
         accuracy: split name -> share of pictures whose age group is predicted, for `ACCURACIES`.
         wall_seconds, cpu_seconds: of training or of ``unlearning()`` alone.
+        retain_confidence: float32 ``[n_retain]``, the logit-scaled confidence on the retain pictures.
     """
 
     header: dict[str, Any]
@@ -53,6 +54,7 @@ class JobResult:
     accuracy: dict[str, float]
     wall_seconds: float
     cpu_seconds: float
+    retain_confidence: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class RunFolder:
             "header": np.array(json.dumps({**result.header, "schema": SCHEMA, "key": key}, sort_keys=True)),
             "wall_seconds": np.float64(result.wall_seconds),
             "cpu_seconds": np.float64(result.cpu_seconds),
+            "retain_confidence": result.retain_confidence.astype(np.float32, copy=False),
         }
         for split in LOGITS:
             arrays[f"{split}_logits"] = result.logits[split].astype(np.float32, copy=False)
@@ -147,6 +150,7 @@ class RunFolder:
                     accuracy={split: float(arrays[f"{split}_accuracy"]) for split in ACCURACIES},
                     wall_seconds=float(arrays["wall_seconds"]),
                     cpu_seconds=float(arrays["cpu_seconds"]),
+                    retain_confidence=arrays["retain_confidence"],
                 )
         except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead to
             raise ValueError(

@@ -163,19 +163,16 @@ def put(name, change):
 
 
 BAD_WEIGHTS = {
-    "missing key": (without("fc.bias"), "it lacks the weight fc.bias. Save net.state_dict()"),
+    "missing key": (without("fc.bias"), "The model lost its weight 'fc.bias'"),
     "other shape": (
         put("fc.weight", lambda weight: weight[:3]),
-        "weight fc.weight has the shape [3, 512] instead of [10, 512]. The net must stay",
+        "Weight 'fc.weight' has shape [3, 512] instead of [10, 512].",
     ),
-    "double": (
-        put("fc.weight", torch.Tensor.double),
-        "weight fc.weight has the type torch.float64. Save float32, or float16 to halve the disk.",
-    ),
-    "not finite": (put("fc.bias", lambda bias: bias / 0), "weight fc.bias is not finite (NaN or infinity)."),
+    "integers": (put("fc.weight", torch.Tensor.int), "Weight 'fc.weight' has the type torch.int32 instead of"),
+    "not finite": (put("fc.bias", lambda bias: bias / 0), "Weight 'fc.bias' is not finite (NaN or infinity)."),
     "extra key": (
         lambda weights: weights | {"epoch": torch.tensor(3)},
-        "it holds epoch, which the original has not. Save net.state_dict() of the net alone.",
+        "The model has gained the weight 'epoch'",
     ),
 }
 

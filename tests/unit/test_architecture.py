@@ -22,7 +22,7 @@ ROOMS = {
     "local_scorer.runs": set(),
     "local_scorer.statistics": {"local_scorer.metric", "local_scorer.runs"},
     "local_scorer.report": {"local_scorer.metric", "local_scorer.runs", "local_scorer.statistics", "data_prep"},
-    "local_scorer.execution": {"local_scorer.models", "local_scorer.runs", "data_prep"},
+    "local_scorer.execution": {"local_scorer.metric", "local_scorer.models", "local_scorer.runs", "data_prep"},
     "local_scorer": {
         "local_scorer.execution",
         "local_scorer.metric",

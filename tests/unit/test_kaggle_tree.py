@@ -212,7 +212,7 @@ def test_each_fault_of_a_tree_gets_a_sentence(tree, spoil, sentence, tmp_path):
             ["--weights", "{tmp}/none.pt"],
             "There is no file {tmp}/none.pt: name a state dict with --weights, or leave",
         ),
-        (["--weights", "{tmp}/text.pt"], "{tmp}/text.pt is not the state dict of a ResNet-18 ("),
+        (["--weights", "{tmp}/text.pt"], "{tmp}/text.pt is not a file that torch.save wrote"),
         (["--weights", "{weights}", "--outputs", "10"], "{weights} is a model with 8 outputs, expected 10."),
         (["--out", "{tmp}"], "{tmp} already exists; name a folder that does not exist yet with --out."),
     ],

@@ -7,10 +7,11 @@ import torch
 import torchvision
 
 import data_prep.dataset
-from local_scorer.execution import steps as jobs
-from local_scorer.execution.steps import Job
+from local_scorer.execution import job as jobs
+from local_scorer.execution import steps
+from local_scorer.execution.job import Job
 from local_scorer.models import nets as models
-from local_scorer.models.nets import RECIPES, Recipe
+from local_scorer.models.recipes import RECIPES, Recipe
 from local_scorer.runs.store import RunFolder
 
 SHORT = Recipe("short", "adam", lr=1e-3, weight_decay=5e-4, epochs=1)
@@ -232,7 +233,7 @@ def trained_job(data_folder, out, role):
     data = data_prep.dataset.load(data_folder)
     job = Job(role, 0, str(data_folder), data.fingerprint, SHORT, width=16, seed=0, device="cpu")
     folder = RunFolder(out)
-    jobs.train(job, folder, "cpu", {})
+    steps.train(job, folder, "cpu", {})
     return job, folder, folder.load_result(job.key)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from local_scorer.execution import pool
-from local_scorer.execution.steps import Job
-from local_scorer.models.nets import RECIPES
+from local_scorer.execution.job import Job
+from local_scorer.models.recipes import RECIPES
 from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
 BASE = Job("retrained", 0, "data", "f", RECIPES["quick"], width=16, seed=0, device="cpu")
@@ -128,7 +128,7 @@ def test_damaged_results_are_made_again(folder):
 
 
 def test_original_without_its_weights_is_made_again(folder):
-    original = RETRAINED[0].original
+    original = RETRAINED[0].original_job
     finish(original, folder)
     executor = FakeExecutor(folder)
     pool.run([original], folder, executor, FakeProgress())

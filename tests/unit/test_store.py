@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from local_scorer.execution.steps import Job
-from local_scorer.models.nets import RECIPES
+from local_scorer.execution.job import Job
+from local_scorer.models.recipes import RECIPES
 from local_scorer.runs import store
 from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
 
@@ -334,6 +334,7 @@ OTHERS = {
     "seed": 1,
     "device": "cuda",
     "entry_hash": "b" * 64,
+    "original": 1,
 }
 NAMES_AND_PLACES = [field.name for field in dataclasses.fields(Job) if field.name not in OTHERS]
 

@@ -16,11 +16,12 @@ import torch
 from data_prep import dataset
 from local_scorer import cli
 from local_scorer import run as leaderboard
-from local_scorer.execution import checkpoint as submission
-from local_scorer.execution import steps as jobs
-from local_scorer.execution.checkpoint import SubmissionError, open_submission, read_weights
-from local_scorer.execution.steps import Job
+from local_scorer.execution import checkpoint, steps, submission
+from local_scorer.execution.checkpoint import WeightsError
+from local_scorer.execution.job import Job
+from local_scorer.execution.submission import SubmissionError, open_submission, read_weights
 from local_scorer.models import nets as models
+from local_scorer.models.recipes import RECIPES
 from local_scorer.report import board as report
 from local_scorer.runs.store import RunFolder
 
@@ -120,12 +121,12 @@ def test_a_member_that_hides_its_size_is_read_no_further_than_the_limit(zip_path
 
 
 def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_refused(zip_path, monkeypatch):
-    monkeypatch.setattr(submission, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(checkpoint, "MAX_BYTES", 1 << 20)
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * (1 << 21))
     write_zip(zip_path, checkpoints(1, inner.getvalue()))
-    with pytest.raises(SubmissionError, match=r"^unlearned_checkpoint_0\.pth unpacks to 2,097,152 bytes"):
+    with pytest.raises(WeightsError, match=r"^unlearned_checkpoint_0\.pth unpacks to 2,097,152 bytes"):
         read_weights(zip_path, 0)
 
 
@@ -140,7 +141,7 @@ def test_a_pickle_bomb_does_not_go_off(zip_path, capfd, legacy):
     content = saved({"fc.weight": Bomb()}, _use_new_zipfile_serialization=not legacy)
     write_zip(zip_path, checkpoints(1, content))
     expected = "is not a file that torch.save wrote" if legacy else "would run code when opened: it was refused"
-    with pytest.raises(SubmissionError, match=expected):
+    with pytest.raises(WeightsError, match=expected):
         read_weights(zip_path, 0)
     assert "bomb" not in capfd.readouterr().out
 
@@ -160,7 +161,7 @@ def test_a_pickle_bomb_does_not_go_off(zip_path, capfd, legacy):
 def test_only_state_dicts_of_ordinary_tensors_come_out(zip_path, content):
     write_zip(zip_path, checkpoints(1, saved(content)))
     with pytest.raises(
-        SubmissionError, match=r"^unlearned_checkpoint_0\.pth is not a state dict of ordinary tensors"
+        WeightsError, match=r"^unlearned_checkpoint_0\.pth is not a state dict of ordinary tensors"
     ):
         read_weights(zip_path, 0)
 
@@ -177,7 +178,7 @@ def test_weights_come_back_in_their_own_precision(zip_path):
 
 def test_half_precision_weights_are_evaluated_in_float32():
     net, other = (models.fresh_net(3, 16, seed) for seed in (0, 1))
-    jobs.put_weights(net, {name: _halved(tensor) for name, tensor in other.state_dict().items()})
+    checkpoint.load_into(net, {name: _halved(tensor) for name, tensor in other.state_dict().items()})
     assert net.fc.weight.dtype == torch.float32
     assert torch.equal(net.fc.weight, other.fc.weight.half().float())
 
@@ -195,7 +196,7 @@ def direct_run(tiny_data, tmp_path_factory):
     record = report.load_record(folder)
     data = dataset.load(tiny_data)
     job = Job(
-        "unlearned", 0, str(tiny_data), data.fingerprint, models.RECIPES["quick"], 16, 0, "cpu",
+        "unlearned", 0, str(tiny_data), data.fingerprint, RECIPES["quick"], 16, 0, "cpu",
         entry="finetune", entry_hash=record.entries[0]["hash"],
     )  # fmt: skip
     weights = []
@@ -207,8 +208,8 @@ def direct_run(tiny_data, tmp_path_factory):
             repeated = replace(job, index=index)
             assert repeated.key == record.entries[0]["keys"][index]
             with torch.random.fork_rng():
-                jobs.unlearn(repeated, folder, "cpu", work, lambda phase: None)
-            weights.append(jobs.load_weights(work / "net.pt"))
+                steps.unlearn(repeated, folder, "cpu", work, lambda phase: None)
+            weights.append(checkpoint.read_state_dict(work / "net.pt"))
     finally:
         torch.set_num_threads(threads)
     return folder, board, weights
