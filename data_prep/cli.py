@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from data_prep import verify
+from data_prep.options import OptionError
 from data_prep.sources import cifar10, kaggle, mufac, surf, synthetic
 
 COMMANDS = {
@@ -19,7 +20,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit code: 0 done, 1 a problem that a sentence names."""
+    """Run one command; return the exit code: 0 done, 1 a problem that a sentence names, 2 a wrong option."""
     parser = argparse.ArgumentParser(prog="python -m data_prep", description="Prepare a data set.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
         print("Interrupted: nothing was written.", file=sys.stderr)
         return 130

@@ -11,6 +11,8 @@ import hashlib
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 THUMBNAIL_SIDE = 16
 NEAR_THRESHOLD = 0.99  # in MUFAC, copies correlate above 0.999 and different pictures below 0.98
@@ -65,18 +67,9 @@ def components(n: int, pairs: np.ndarray) -> np.ndarray:
     >>> components(5, np.array([[3, 1], [4, 3]])).tolist()
     [0, 1, 2, 1, 1]
     """
-    parent = list(range(n))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for a, b in np.asarray(pairs).tolist():
-        a, b = root(a), root(b)
-        parent[max(a, b)] = min(a, b)
-    return number([root(node) for node in range(n)])
+    first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(n, n))
+    return number(connected_components(graph, directed=False)[1])
 
 
 def number(keys: list | np.ndarray) -> np.ndarray:

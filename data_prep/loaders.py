@@ -22,16 +22,8 @@ class FaceDataset(Dataset):
     def __init__(self, data: PreparedDataset, split: str):
         rows = data.rows(split)
         self.images = torch.from_numpy(np.ascontiguousarray(data.images[rows]))
-        self.columns = data.examples.iloc[rows].reset_index(drop=True)
-        self._fields = list(
-            zip(
-                self.columns["image_id"].tolist(),
-                self.columns["age_group"].tolist(),
-                self.columns["age"].tolist(),
-                self.columns["person_id"].tolist(),
-                strict=True,
-            )
-        )
+        names = ("image_id", "age_group", "age", "person_id")
+        self._fields = list(zip(*(data.columns[name][rows].tolist() for name in names), strict=True))
 
     def __len__(self) -> int:
         return len(self._fields)

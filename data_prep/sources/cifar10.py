@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep import dataset
+from data_prep import dataset, options
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TRAIN_FILES = [f"data_batch_{number}" for number in range(1, 6)]
@@ -58,10 +58,8 @@ def prepare(source: Path | str, out: Path | str, forget_fraction: float = 0.1, s
     Raises:
         ValueError: a file is missing or damaged, a setting is out of range, or `out` holds something else.
     """
-    if not 0 < forget_fraction < 1:
-        raise ValueError(f"--forget-fraction must lie between 0 and 1, found {forget_fraction}.")
-    if seed < 0:
-        raise ValueError(f"--seed must be 0 or more, found {seed}.")
+    options.check_share("--forget-fraction", forget_fraction)
+    options.check_seed(seed)
     files = _find_files(Path(source))
     read = _read_python if files[0].parent.name == PYTHON_FOLDER else _read_binary
     images, labels = read(files)

@@ -13,19 +13,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep import dataset
+from data_prep import dataset, options, pictures, raw_files, tables
 
-COLUMNS = ("person_id", "age_group", "age", "image_id")
 PLAIN_NAME = r"\w[\w.]*"  # of a person or a picture: names a file anywhere, and holds no dash
-MAX_SIDE = 1024  # pixels; the competition's pictures have 32
+FORMS = {  # of the values of each column: a pattern, and what it says
+    "person_id": (r"\S(.*\S)?", "a name"),
+    "age_group": (r"[0-9]{1,3}(\.0)?", "a whole number from 0"),
+    "age": (r"-1|[0-9]{1,3}(\.[0-9]*)?|", "a number of years"),
+    "image_id": (rf"{PLAIN_NAME}-{PLAIN_NAME}", 'of the form "PERSON-N"'),
+}
+COLUMNS = tuple(FORMS)
 MAX_CLASSES = 1000
+MAX_CSV_BYTES = 256 << 20
+
+_REPAIR = "Replace the picture or delete its row."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +69,8 @@ def prepare(source: Path | str, out: Path | str, classes: int | None = None) -> 
     source = Path(source)
     if not source.is_dir():
         raise ValueError(f"{source} is not a folder: name one in the competition's layout with --source.")
-    if classes is not None and not 2 <= classes <= MAX_CLASSES:
-        raise ValueError(f"--classes must be from 2 to {MAX_CLASSES}, found {classes}.")
+    if classes is not None:
+        options.check_range("--classes", classes, 2, MAX_CLASSES)
     files = [source / f"{split}.csv" for split in dataset.SPLITS]
     if not files[-1].exists():
         files.pop()  # the competition kept its test set to itself
@@ -72,7 +80,9 @@ def prepare(source: Path | str, out: Path | str, classes: int | None = None) -> 
         raise ValueError(f"The image_id {examples['image_id'][repeated.idxmax()]} stands in two rows. Delete one.")
     n_classes = max(2, int(examples["age_group"].max()) + 1)
     if classes is not None and classes < n_classes:
-        raise ValueError(f"--classes {classes} is too few: the age_group {n_classes - 1} occurs in {source}.")
+        raise options.OptionError(
+            f"--classes {classes} is too few: the age_group {n_classes - 1} occurs in {source}."
+        )
     images, digest = _read_pictures(source, examples)
     people = {split: set(rows["person_id"]) for split, rows in examples.groupby("split")}
     held_out = [people["validation"], people.get("test", set())]
@@ -95,27 +105,13 @@ def prepare(source: Path | str, out: Path | str, classes: int | None = None) -> 
 
 def _read_rows(file: Path) -> pd.DataFrame:
     """Read one CSV file; check every row."""
-    if not file.is_file():
-        raise ValueError(f"{file} is missing: the layout has retain.csv, forget.csv and validation.csv.")
-    try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not readable as CSV text ({error}).") from error
-    missing = [column for column in COLUMNS if column not in rows.columns]
-    if missing:
-        raise ValueError(f"{file} has no column {', '.join(missing)}.")
-    if rows.empty:
-        raise ValueError(f"{file} has no rows.")
-    for column, form, meaning in (
-        ("image_id", rf"{PLAIN_NAME}-{PLAIN_NAME}", 'of the form "PERSON-N"'),
-        ("person_id", r".+", "a name"),
-        ("age_group", r"\d{1,3}(\.0)?", "a whole number from 0"),
-        ("age", r"-1|\d{1,3}(\.\d*)?|", "a number of years"),
-    ):
-        wrong = ~rows[column].str.fullmatch(form)
-        if wrong.any():
-            line = wrong.idxmax()
-            raise ValueError(f"{file}, line {line + 2}: {column} {rows[column][line]!r} is not {meaning}.")
+    data = raw_files.read_file(file, MAX_CSV_BYTES, str(file), "The layout has retain, forget and validation.csv.")
+    numbered = tables.read_rows(data, COLUMNS, str(file))
+    for line, values in numbered:
+        for (column, (form, meaning)), value in zip(FORMS.items(), values, strict=True):
+            if not re.fullmatch(form, value):
+                raise ValueError(f"{file}, line {line}: {column} {value!r} is not {meaning}.")
+    rows = pd.DataFrame([values for _, values in numbered], columns=list(FORMS))
     return pd.DataFrame(
         {
             "image_id": rows["image_id"],
@@ -132,28 +128,17 @@ def _read_pictures(source: Path, examples: pd.DataFrame) -> tuple[np.ndarray, st
     """Return the pictures, uint8 ``[n, 3, S, S]``, and a hash over their names and pixels."""
     images, digest = None, hashlib.sha256()
     for row, name in enumerate(tqdm(examples["source"], desc="Reading", unit="picture", disable=None)):
-        picture = _read_picture(source, name)
+        path = source / name
+        data = raw_files.read_file(path, pictures.MOST_BYTES, str(path), _REPAIR)
+        picture = np.asarray(pictures.decode(data, "PNG", str(path), _REPAIR)).transpose(2, 0, 1)
         if images is None:
+            options.check_room(len(examples), picture.shape[-1])
             images = np.empty((len(examples), *picture.shape), dtype=np.uint8)
         if picture.shape != images.shape[1:]:
             raise ValueError(
-                f"{source / name} has {picture.shape[1]} pixels a side, the first picture {images.shape[-1]}: "
-                "all must be equal."
+                f"{path} has {picture.shape[1]} pixels a side, the first picture {images.shape[-1]}: all must be "
+                "equal."
             )
         images[row] = picture
         digest.update(name.encode() + picture.tobytes())
     return images, digest.hexdigest()
-
-
-def _read_picture(source: Path, name: str) -> np.ndarray:
-    path = source / name
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: add the picture, or delete its row.")
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            width, height = picture.size
-            if not 8 <= width == height <= MAX_SIDE:
-                raise ValueError(f"{path} has {width} x {height} pixels, expected a square of 8 to {MAX_SIDE}.")
-            return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a whole PNG picture ({error}).") from error

@@ -26,7 +26,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep import dataset
+from data_prep import dataset, options, pictures, raw_files
 
 AGES_FILE = "Age_Gender.txt"
 PICTURES = "WBackground/*/*/real.rssdk/color/*.jpg"
@@ -34,6 +34,7 @@ N_CLASSES = 10
 PEOPLE_TO_FORGET = 15
 SHUFFLE_SEED = 43  # the organisers'
 MAX_SIDE = 4096  # pixels
+MAX_BYTES = 32 << 20  # of a picture's file, and of Age_Gender.txt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,30 +70,11 @@ def prepare(source: Path | str, out: Path | str, size: int = 32, by_person: bool
         ValueError: a setting, a file or a line is not usable; the message names it.
     """
     source = Path(source)
-    if not 8 <= size <= 1024:
-        raise ValueError(f"--size must be from 8 to 1024 pixels, found {size}.")
+    options.check_range("--size", size, 8, pictures.LARGEST_SIDE, "pixels")
     if not source.is_dir():
         raise ValueError(f"{source} is not a folder: name the one that holds {AGES_FILE} with --source.")
-    age_of = _read_ages(source / AGES_FILE)
-    files = sorted(source.glob(PICTURES), key=lambda file: file.relative_to(source).as_posix())
-    if not files:
-        raise ValueError(f"{source} has no pictures {PICTURES}: unpack them there.")
-    edges = np.linspace(min(age_of.values()), max(age_of.values()) + 1, N_CLASSES + 1)
-    person = [file.parents[2].name for file in files]
-    strangers = sorted(set(person) - set(age_of))
-    if strangers:
-        raise ValueError(f"{source / AGES_FILE} has no line for {strangers[0]}, who has pictures. Add it.")
-    age = [age_of[name] for name in person]
-    examples = pd.DataFrame(
-        {
-            "image_id": [f"{name}-{number}" for name, number in zip(person, _numbers(person), strict=True)],
-            "person_id": person,
-            "age_group": np.digitize(age, edges) - 1,
-            "age": age,
-            "source": [file.relative_to(source).as_posix() for file in files],
-        }
-    )
-    images, digest = _read_pictures(files, size)
+    examples, edges = _list_pictures(source)
+    images, digest = _read_pictures([source / name for name in examples["source"]], size)
     if by_person:
         different = np.sort(np.unique(images, axis=0, return_index=True)[1])
         images, examples = images[different], examples.iloc[different].reset_index(drop=True)
@@ -113,6 +95,30 @@ def prepare(source: Path | str, out: Path | str, size: int = 32, by_person: bool
         seed=SHUFFLE_SEED,
         sources={AGES_FILE: dataset.sha256_of(source / AGES_FILE), "WBackground/": digest},
     )
+
+
+def _list_pictures(source: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """List the pictures by path with person and age group; return them, and the edges of the groups in years."""
+    age_of = _read_ages(source / AGES_FILE)
+    names = sorted(file.relative_to(source).as_posix() for file in source.glob(PICTURES))
+    if not names:
+        raise ValueError(f"{source} has no pictures {PICTURES}: unpack them there.")
+    person = [Path(name).parents[2].name for name in names]
+    strangers = sorted(set(person) - set(age_of))
+    if strangers:
+        raise ValueError(f"{source / AGES_FILE} has no line for {strangers[0]}, who has pictures. Add it.")
+    edges = np.linspace(min(age_of.values()), max(age_of.values()) + 1, N_CLASSES + 1)
+    age = [age_of[name] for name in person]
+    examples = pd.DataFrame(
+        {
+            "image_id": [f"{name}-{number}" for name, number in zip(person, _numbers(person), strict=True)],
+            "person_id": person,
+            "age_group": np.digitize(age, edges) - 1,
+            "age": age,
+            "source": names,
+        }
+    )
+    return examples, edges
 
 
 def _split(person: list[str], by_person: bool) -> list[str]:
@@ -139,10 +145,9 @@ def _split(person: list[str], by_person: bool) -> list[str]:
 
 def _read_ages(file: Path) -> dict[str, int]:
     """Return the age of each person in years."""
-    if not file.is_file():
-        raise ValueError(f"{file} is missing: --source must be the folder that holds it.")
+    data = raw_files.read_file(file, MAX_BYTES, str(file), "Name the folder that holds it with --source.")
     age_of = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         match = re.fullmatch(r"(\w+) (\d{1,3}) (\w+)", line.strip())
@@ -163,15 +168,13 @@ def _numbers(person: list[str]) -> list[int]:
 
 def _read_pictures(files: list[Path], size: int) -> tuple[np.ndarray, str]:
     """Return the pictures, uint8 ``[n, 3, size, size]``, and a hash over the bytes of the files."""
+    options.check_room(len(files), size)
     images, digest = np.empty((len(files), 3, size, size), dtype=np.uint8), hashlib.sha256()
     for image, file in zip(images, tqdm(files, desc="Resizing", unit="picture", disable=None), strict=True):
-        digest.update(dataset.sha256_of(file).encode())
-        try:
-            with Image.open(file, formats=("JPEG",)) as picture:
-                if max(picture.size) > MAX_SIDE:
-                    raise ValueError(f"{file} has more than {MAX_SIDE} pixels a side. Replace it.")
-                small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file} is not a whole JPEG picture ({error}). Get it again.") from error
-        image[:] = np.asarray(small).transpose(2, 0, 1)
+        data = raw_files.read_file(file, MAX_BYTES, str(file), "Get it again.")
+        digest.update(hashlib.sha256(data).hexdigest().encode())
+        picture = pictures.decode(
+            data, "JPEG", str(file), "Get it again.", smallest=1, largest=MAX_SIDE, square=False
+        )
+        image[:] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     return images, digest.hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from data_prep import dataset
+from data_prep import dataset, options, pictures
 from data_prep.sources import faces, portrait
 
 AGE_GROUPS = ((0, 6), (7, 12), (13, 19), (20, 30), (31, 45), (46, 55), (56, 66), (67, 80))  # years
@@ -29,7 +29,8 @@ AGES_PER_PERSON = (3, 5)
 PICTURES_PER_AGE = (1, 4)  # about 10 pictures a person in all
 HELD_OUT_SHARE = 0.11  # of the people, for validation; as many again for test
 FORGET_FRACTION = 0.035  # of train; reached with whole people, so 3.5 to 5 % with 200 people
-FEWEST_PEOPLE = 10
+FEWEST_PEOPLE, MOST_PEOPLE = 10, 100_000  # from 10 on, every split has some
+SMALLEST = 16  # pixels; below, no age can be seen
 SHEET_PEOPLE, SHEET_SIZE = 6, 96
 
 
@@ -58,16 +59,14 @@ def prepare(out: Path | str, people: int = 200, size: int = 32, seed: int = 0) -
     Raises:
         ValueError: too few people, a picture too small, a negative seed, or `out` holds something else.
     """
-    if people < FEWEST_PEOPLE:
-        raise ValueError(f"--people must be at least {FEWEST_PEOPLE}, to fill every split; found {people}.")
-    if size < 16:
-        raise ValueError(f"--size must be at least 16 pixels, or no age can be seen; found {size}.")
-    if seed < 0:
-        raise ValueError(f"--seed must be 0 or more, found {seed}.")
+    options.check_range("--people", people, FEWEST_PEOPLE, MOST_PEOPLE)
+    options.check_range("--size", size, SMALLEST, pictures.LARGEST_SIDE, "pixels")
+    options.check_seed(seed)
     # A stream each: faces, pictures and splits stay the same if another part draws more numbers.
     for_people, for_ages, for_views, for_splits, for_sheet = np.random.default_rng(seed).spawn(5)
     drawn = faces.draw_people(for_people, people, LOOKS_SPREAD)
     person, group, age = _draw_ages(for_ages, people)
+    options.check_room(len(person), size)
     views = faces.draw_views(for_views, len(person))
     images = portrait.draw_pictures(for_views, drawn.take(person), age, views, size)
     number = pd.Series(person).groupby(person).cumcount()

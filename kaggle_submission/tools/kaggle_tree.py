@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +26,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep import dataset
+from data_prep import dataset, folders
 from data_prep.dataset import PreparedDataset
 from data_prep.sources.kaggle import COLUMNS, PLAIN_NAME
 
@@ -98,7 +96,7 @@ def prepare(
     from local_scorer.models.recipes import RECIPES
 
     data = dataset.load(prepared)
-    refuse_full(Path(out))
+    folders.refuse_full(Path(out))
     if recipe not in RECIPES:
         raise ValueError(f"Unknown recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     if weights is not None:
@@ -126,15 +124,13 @@ def write(
     import torch
 
     out = Path(out)
-    refuse_full(out)
+    folders.refuse_full(out)
     examples = _with_tree_names(data.examples)
     rows = {split: data.rows(split)[:limit] for split in splits}
-    for split, numbers in rows.items():
-        if not len(numbers):
-            raise ValueError(f"{data.folder} has no pictures in its {split} split: the tree needs some.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
+    empty = [split for split, numbers in rows.items() if not len(numbers)]
+    if empty:
+        raise ValueError(f"{data.folder} has no pictures in its {empty[0]} split: the tree needs some.")
+    with folders.whole_folder(out) as partial:
         for split, numbers in rows.items():
             table = examples.iloc[numbers]
             table.to_csv(partial / f"{split}.csv", columns=list(COLUMNS), index=False, lineterminator="\n")
@@ -144,10 +140,6 @@ def write(
         text = json.dumps({str(group): int(count) for group, count in counts.items()})
         (partial / "age_class_weights.json").write_text(text + "\n")
         torch.save(original, partial / "original_model.pth")
-        partial.chmod(0o755)  # mkdtemp makes it private
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
@@ -169,19 +161,13 @@ def train_original(
     if outputs < data.n_classes:
         raise ValueError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
     rows = np.concatenate([data.rows("retain")[:limit], data.rows("forget")[:limit]])
-    labels = torch.from_numpy(data.examples["age_group"].to_numpy(dtype=np.int64)[rows])
+    labels = torch.from_numpy(data.columns["age_group"][rows])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = models.fresh_net(outputs, width, seed).to(device)
     images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)
     counts = torch.bincount(labels, minlength=outputs)
     models.train(net, images, labels.to(device), recipe, counts, seed)
     return {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-
-
-def refuse_full(out: Path) -> None:
-    """Raise a ValueError if `out` is a file, or a folder with something in it."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out} already exists; name a folder that does not exist yet with --out.")
 
 
 def _read_weights(path: Path, n_classes: int, outputs: int | None) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
-from data_prep import dataset
+from data_prep import dataset, folders
 from data_prep.dataset import PreparedDataset
 from data_prep.loaders import FaceDataset
 from kaggle_submission.tools import kaggle_tree, notebook, rewrite
@@ -87,7 +87,7 @@ def rehearse(
     content = _read(path)
     data = dataset.load(prepared)
     if keep is not None:
-        kaggle_tree.refuse_full(keep)
+        folders.refuse_full(keep)
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         stage = _Stage(Path(folder).resolve(), data, runs, limit_images)
         findings, changes = stage.rehearse(content, timeout)

@@ -40,7 +40,7 @@ def train(job: Job, folder: RunFolder, device: str, header: dict[str, object]) -
     data = open_data(job)
     rows = np.sort(np.concatenate([data.rows(split) for split in SPLITS_OF_TRAINING[job.role]]))
     images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)
-    labels = torch.from_numpy(data.examples["age_group"].to_numpy(dtype=np.int64)[rows]).to(device)
+    labels = torch.from_numpy(data.columns["age_group"][rows]).to(device)
     net = nets.fresh_net(data.n_classes, job.width, job.job_seed).to(device)
     timing.warm_up(net, data.size, device)
     with timing.Stopwatch(device) as watch:
@@ -61,7 +61,7 @@ def unlearn(job: Job, folder: RunFolder, device: str, work: Path, say: Callable[
     data = open_data(job)
     unlearning = contract.load_entry(folder.root / "entries" / f"{job.entry_hash}.py")
     net = nets.fresh_net(data.n_classes, job.width, seed=0).to(device)
-    checkpoint.load_into(net, checkpoint.read_state_dict(folder.weights_path(job.weights_key)))
+    checkpoint.load_into(net, checkpoint.read_state_dict(folder.weights_path(job.original_job.key)))
     net.eval()
     timing.warm_up(net, data.size, device)
     retain_loader, forget_loader, val_loader = loaders(data)

@@ -150,7 +150,7 @@ def test_a_folder_without_cifar10_is_named(tmp_path):
     [
         ({"forget_fraction": 0}, "--forget-fraction must lie between 0 and 1, found 0."),
         ({"forget_fraction": 1.0}, "--forget-fraction must lie between 0 and 1, found 1.0."),
-        ({"seed": -1}, "--seed must be 0 or more, found -1."),
+        ({"seed": -1}, "--seed must be from 0 to 4,294,967,295, found -1."),
     ],
 )
 def test_settings_out_of_range_are_named(binary, tmp_path, setting, sentence):

@@ -293,10 +293,10 @@ def test_command_prints_the_audit(tmp_path, content, capsys):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"size": 4}, "--size must be from 8 to 1024 pixels, found 4."),
+        ({"size": 4}, "--size must be from 8 to 1,024 pixels, found 4."),
         ({"forget_fraction": 1.0}, "--forget-fraction must lie between 0 and 1, found 1.0."),
         ({"forget_fraction": float("nan")}, "--forget-fraction must lie between 0 and 1, found nan."),
-        ({"seed": -1}, "--seed must be 0 or more, found -1."),
+        ({"seed": -1}, "--seed must be from 0 to 4,294,967,295, found -1."),
         (
             {"forget_fraction": 0.99},
             "--forget-fraction 0.99 would forget 7 of 7 train pictures: choose one that leaves pictures to "
@@ -309,8 +309,7 @@ def test_command_prints_the_audit(tmp_path, content, capsys):
         ),
         (
             {"size": 64},
-            f"{FIRST} ({TRAIN_CSV}, line 2) has 32 x 32 pixels, expected a square of 64 (--size) to 1024. "
-            "Replace the picture or delete the row.",
+            f"--size 64 is more than the 32 pixels of {FIRST} ({TRAIN_CSV}, line 2).",
         ),
     ],
 )
@@ -320,7 +319,7 @@ def test_bad_settings(tmp_path, content, settings, sentence):
 
 def test_missing_source(tmp_path):
     assert error_of(tmp_path, tmp_path / "no.zip") == (
-        f"no.zip does not exist. Get the MUFAC zip from {PUBLISHED_AT} and name it with --source."
+        f"no.zip does not exist: name the zip or its folder with --source. {AGAIN}"
     )
 
 
@@ -359,9 +358,9 @@ def edited(content: dict[str, bytes], line: int, old: str, new: str) -> dict[str
 BAD_ROWS = [
     (3, ",b,", ",i,", "unknown age class 'i', expected one of a to h. Correct the row or delete it."),
     (3, ",b,", ",ab,", "unknown age class 'ab', expected one of a to h. Correct the row or delete it."),
-    (3, ",b,", ",,", "expected one value in each column of the header. Correct the row or delete it."),
-    (3, ",b,", ",", "expected one value in each column of the header. Correct the row or delete it."),
-    (3, ",b,", ",b,b,", "expected one value in each column of the header. Correct the row or delete it."),
+    (3, ",b,", ",,", "a value is empty. Correct the row or delete it."),
+    (3, ",b,", ",", f"expected a value for each of the 4 columns, found 3. {AGAIN}"),
+    (3, ",b,", ",b,b,", f"expected a value for each of the 4 columns, found 5. {AGAIN}"),
     (
         3,
         "18_b1.jpg",
@@ -529,7 +528,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, content, monkeypatch):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dataset, "_move_into_place", stop)
+    monkeypatch.setattr(dataset, "sha256_of", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path, content)
     assert [p.name for p in tmp_path.iterdir()] == ["mufac.zip"]

@@ -113,7 +113,7 @@ def rewrite_ages(change):
     [
         (
             lambda source: (source / "Age_Gender.txt").unlink(),
-            "{source}/Age_Gender.txt is missing: --source must be",
+            "{source}/Age_Gender.txt does not exist. Name the folder that holds it with --source.",
         ),
         (rewrite_ages(lambda text: ""), "{source}/Age_Gender.txt is empty."),
         (
@@ -158,5 +158,5 @@ def test_the_command_says_what_it_did(made_up, tmp_path, capsys):
         f"Prepared 195 pictures of 32 px in {out}; pictures and people: retain 80 of 16, forget 75 of 15, "
         "validation 20 of 4, test 20 of 4.\n"
     )
-    assert cli.main(["surf", "--source", str(made_up), "--out", str(out), "--size", "4"]) == 1
-    assert capsys.readouterr().err == "error: --size must be from 8 to 1024 pixels, found 4.\n"
+    assert cli.main(["surf", "--source", str(made_up), "--out", str(out), "--size", "4"]) == 2
+    assert capsys.readouterr().err == "error: --size must be from 8 to 1,024 pixels, found 4.\n"

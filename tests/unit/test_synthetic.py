@@ -133,9 +133,9 @@ def test_the_contact_sheet_shows_six_people_at_eight_ages(small):
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ({"people": 9}, "--people must be at least 10, to fill every split; found 9."),
-        ({"size": 8}, "--size must be at least 16 pixels, or no age can be seen; found 8."),
-        ({"seed": -1}, "--seed must be 0 or more, found -1."),
+        ({"people": 9}, "--people must be from 10 to 100,000, found 9."),
+        ({"size": 8}, "--size must be from 16 to 1,024 pixels, found 8."),
+        ({"seed": -1}, "--seed must be from 0 to 4,294,967,295, found -1."),
     ],
 )
 def test_settings_out_of_range_are_named(tmp_path, setting, sentence):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep import dataset, verify
+from data_prep import dataset, manifest, verify
 
 SPLITS = ["retain"] * 4 + ["forget"] * 2 + ["validation"] * 2 + ["test"] * 2
 
@@ -41,8 +41,10 @@ def write(out: Path, changes: dict | None = None, settings: dict | None = None, 
 
 
 def edit_manifest(folder: Path, **changes) -> None:
+    """Change the manifest, and give it the hash of its new content."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({**content, "content_sha256": manifest.content_hash(content)}))
 
 
 def run(folder: Path) -> int:
@@ -58,6 +60,7 @@ def test_whole_data_set(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["ok", "files"],
+        ["ok", "manifest.json"],
         ["ok", "images.npy"],
         ["ok", "examples.csv"],
         ["ok", "counts"],
@@ -66,9 +69,9 @@ def test_whole_data_set(tmp_path, capsys):
         ["ok", "retain/forget"],
         ["ok", "pictures"],
     ]
-    assert lines[3].endswith("As the manifest says: retain 4, forget 2, validation 2, test 2.")
-    assert lines[5].endswith("None of 7 people stands in two of them.")
-    assert lines[6].endswith("None of 4 people stands in two of them.")
+    assert lines[4].endswith("As the manifest says: retain 4, forget 2, validation 2, test 2.")
+    assert lines[6].endswith("None of 7 people stands in two of them.")
+    assert lines[7].endswith("None of 4 people stands in two of them.")
 
 
 def test_a_problem_gives_exit_code_1(tmp_path, capsys):
@@ -111,7 +114,7 @@ def test_a_missing_row(tmp_path):
     (folder / "examples.csv").write_text("".join(lines[:-1]))
     assert verify.problems(folder) == [
         f"files: {folder} is damaged: 10 images but 9 rows: row i must belong to image i. "
-        "Prepare the data set again."
+        f"Delete {folder} and prepare it again."
     ]
 
 
@@ -132,8 +135,8 @@ def test_rows_that_the_audit_misses(tmp_path):
             "people of test: found 1, stated 2",
         ),
         (
-            {"counts": {"retain": [2, 2], "forget": [1, 1], "validation": [1, 1]}},
-            "counts of test: found [1, 1], stated None",
+            {"counts": {"retain": [2, 2], "forget": [1, 1], "validation": [1, 1], "test": [2, 0]}},
+            "counts of test: found [1, 1], stated [2, 0]",
         ),
     ],
 )
@@ -143,10 +146,16 @@ def test_a_manifest_that_does_not_fit(tmp_path, changes, sentence):
     assert verify.problems(folder) == [f"counts: The manifest does not fit the rows ({sentence})."]
 
 
-def test_a_manifest_without_its_fields(tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "x"}, {"class_names": ["old", "young"]}, {"seed": 1}, {"settings": {}}, {"sources": {"a": "b"}}],
+)
+def test_a_changed_manifest(tmp_path, changes):
     folder = write(tmp_path / "out")
-    edit_manifest(folder, counts=None, sha256="none")
-    assert verify.problems(folder) == ["files: manifest.json has no valid counts, sha256. Prepare it again."]
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    (problem,) = verify.problems(folder)
+    assert problem.startswith(f"files: {path} was changed after it was written: its content_sha256 does not fit.")
 
 
 @pytest.mark.parametrize(
