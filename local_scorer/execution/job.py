@@ -32,6 +32,8 @@ class Job:
         entry, entry_hash: name and hash of the entry's source, or of the zip for role "submitted".
         submission: the zip that holds checkpoint `index`, for role "submitted".
         original: index of the original that an entry unlearns from.
+        weights: hash that the original's weights are stored under, where a reference pack gave them; None where
+            the original is trained at home.
     """
 
     role: str
@@ -46,6 +48,7 @@ class Job:
     entry_hash: str | None = None
     submission: str | None = None
     original: int = 0
+    weights: str | None = None
 
     @property
     def key(self) -> str:
@@ -61,19 +64,32 @@ class Job:
                 "device": self.device,
                 "entry": self.entry_hash,
                 "original": self.original,
+                "weights": self.weights,
             }
         )
 
     @property
     def job_seed(self) -> int:
-        return derive_seed(self.seed, self.role, self.index)
+        return derive_seed(self.seed, self.role, self.index, self.original)
 
     @property
     def original_job(self) -> Job:
         """The job that trains the original model which this job unlearns from."""
         return replace(
-            self, role="original", index=self.original, original=0, entry=None, entry_hash=None, submission=None
+            self,
+            role="original",
+            index=self.original,
+            original=0,
+            weights=None,
+            entry=None,
+            entry_hash=None,
+            submission=None,
         )
+
+    @property
+    def weights_key(self) -> str:
+        """The name that the weights of the original are stored under."""
+        return self.weights or self.original_job.key
 
     @property
     def label(self) -> str:
@@ -114,21 +130,25 @@ class Job:
                 raise ValueError(f"The job's {name} must be one of {values}, found {getattr(self, name)!r}.")
         if self.index < 0 or self.original < 0:
             raise ValueError("The job's index and original must not be negative.")
-        if self.entry_hash is not None and not HASH.fullmatch(self.entry_hash):
-            raise ValueError("The job's entry_hash must be a hash in hexadecimal.")
+        for name in ("entry_hash", "weights"):
+            if getattr(self, name) is not None and not HASH.fullmatch(getattr(self, name)):
+                raise ValueError(f"The job's {name} must be a hash in hexadecimal.")
         if (self.entry_hash is None) != (self.role in TRAINED_ROLES):
             raise ValueError("A job of an entry or a submission has an entry_hash, and any other has none.")
         if (self.submission is None) != (self.role != "submitted"):
             raise ValueError("A job has a submission if its role is 'submitted', and otherwise none.")
 
 
-def derive_seed(run_seed: int, role: str, index: int) -> int:
+def derive_seed(run_seed: int, role: str, index: int, original: int = 0) -> int:
     """Return the seed of one job, in ``[0, 2**31)``, so that numpy and torch both take it.
+
+    Runs from different originals have seeds of their own.
 
     >>> derive_seed(0, "retrained", 0) != derive_seed(0, "ceiling", 0)
     True
     """
-    digest = hashlib.sha256(f"{run_seed}/{role}/{index}".encode()).digest()
+    name = f"{run_seed}/{role}/{index}" + (f"/{original}" if original else "")
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 

@@ -61,7 +61,7 @@ def unlearn(job: Job, folder: RunFolder, device: str, work: Path, say: Callable[
     data = open_data(job)
     unlearning = contract.load_entry(folder.root / "entries" / f"{job.entry_hash}.py")
     net = nets.fresh_net(data.n_classes, job.width, seed=0).to(device)
-    checkpoint.load_into(net, checkpoint.read_state_dict(folder.weights_path(job.original_job.key)))
+    checkpoint.load_into(net, checkpoint.read_state_dict(folder.weights_path(job.weights_key)))
     net.eval()
     timing.warm_up(net, data.size, device)
     retain_loader, forget_loader, val_loader = loaders(data)
