@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
@@ -17,6 +18,7 @@ DEFAULT_MODELS = 10
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
 DEFAULT_DATA = Path("data/synthetic")  # made on the first run
+PACK = Path(__file__).with_name("packs") / "synthetic-quick.npz"  # the built-in set, recipe quick
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
 
 EXIT_CODES = """exit codes: 0 every entry scored; 1 the run stopped (one sentence says why); 2 wrong usage;
@@ -74,6 +76,50 @@ def show_report(args: argparse.Namespace) -> int:
     html, *figures = page.write_page(folder, board, record, faces, suffix)
     print(f"Written: {html}, and its figures as {len(figures)} PNG files in {figures[0].parent}")
     return code
+
+
+def make_reference(args: argparse.Namespace) -> int:
+    """Train originals and retrained models and put what a scorer needs of them into one file."""
+    from local_scorer import reference
+
+    base = reference.base_job(_data_folder(args), args.recipe, args.width, args.seed, args.device)
+    with _engine(args) as engine:
+        made = reference.make(
+            base,
+            RunFolder(args.out),
+            args.pack,
+            engine,
+            args.models,
+            args.originals,
+            args.command_line,
+            outputs_only=args.outputs_only,
+        )
+    print(f"Written: {made}, {made.stat().st_size / 2**20:.1f} MiB")
+    return DONE
+
+
+def check_reference(args: argparse.Namespace) -> int:
+    """Train a few of a pack's models at home and say whether they could be the pack's."""
+    from local_scorer import reference
+    from local_scorer.runs.pack import Pack
+
+    opened = Pack(args.pack)
+    with _engine(args) as engine:
+        folder = RunFolder(args.out)
+        findings = reference.check(opened, _data_folder(args), args.device, folder, engine, args.models)
+    for finding in findings:
+        print(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.name}: {finding.text}")
+    return DONE if all(finding.passed for finding in findings) else PROBLEM
+
+
+def show_reference(args: argparse.Namespace) -> int:
+    """Say what a reference pack holds and who made it, without torch."""
+    from local_scorer.runs.pack import Pack
+
+    opened = Pack(args.pack)
+    for name, value in opened.facts():
+        print(f"{name:11} {table.printable(value)}")
+    return DONE
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -190,9 +236,47 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rules", choices=report.RULES, help="default: those of the run")
     faces = "show the hardest pictures of this prepared dataset; never publish a page with real people's faces"
     command.add_argument("--thumbnails", type=Path, metavar="DATA", help=faces)
+    _add_reference_commands(commands)
     command = _command(commands, "ls", list_runs, "python -m local_scorer ls runs")
     command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
     return parser
+
+
+def _add_reference_commands(commands) -> None:
+    command = commands.add_parser("reference", help="Make, check or describe a pack of reference models.")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    make = _command(
+        actions,
+        "make",
+        make_reference,
+        "python -m local_scorer reference make --data data/mufac32 --recipe report --models 64 --outputs-only "
+        "--pack mufac32.npz",
+    )
+    check = _command(actions, "check", check_reference, "python -m local_scorer reference check --pack FILE")
+    info = _command(actions, "info", show_reference, "python -m local_scorer reference info --pack FILE")
+    for action in (make, check, info):
+        action.add_argument("--pack", type=Path, required=action is make, default=PACK, metavar="FILE")
+    for action in (make, check):
+        add = action.add_argument
+        add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set)")
+        add("--size", type=int, help=argparse.SUPPRESS)
+        add("--device", default="cpu", help="cpu (default) or cuda")
+        add("--workers", type=int, default=0, metavar="W", help="trainings at a time")
+        add("--out", type=Path, default=Path("runs/reference"), metavar="DIR", help="run folder of the trainings")
+    make.add_argument("--models", type=int, default=512, metavar="N", help="retrained models, and as many again")
+    make.add_argument("--originals", type=int, default=8, metavar="K", help="original models")
+    make.add_argument("--recipe", default="quick", help="how models are trained")
+    make.add_argument("--width", type=int, default=16, help="channels of the ResNet-18's stem")
+    make.add_argument("--seed", type=int, default=0, help="all randomness follows from it")
+    make.add_argument("--outputs-only", action="store_true", help="leave out weights and pictures")
+    check.add_argument("--models", type=int, default=2, metavar="K", help="trainings of each kind (default: 2)")
+
+
+def _engine(args: argparse.Namespace):
+    from local_scorer.execution.local import LocalExecutor
+    from local_scorer.runs.store import usable_cores
+
+    return contextlib.closing(LocalExecutor(RunFolder(args.out), args.device, args.workers or usable_cores()))
 
 
 def _command(commands, name, function, example: str) -> argparse.ArgumentParser:

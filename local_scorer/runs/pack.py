@@ -152,6 +152,20 @@ class Pack:
             for part, (name, shape) in zip(parts, self.header.parameters, strict=True)
         }
 
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what a reader wants to know of a pack, as pairs of name and text."""
+        header, labels = self.header, {split: len(self.array(f"{split}_labels")) for split in SPLITS}
+        kept = "with weights and pictures" if self.has_weights else "outputs only"
+        return [
+            ("data", f"{header.data}: " + ", ".join(f"{split} {n}" for split, n in labels.items()) + " pictures"),
+            ("models", f"{header.n_originals} originals, {header.n_models} retrained, as many again; {kept}"),
+            ("recipe", f"{header.recipe.get('name')}, width {header.width}, seed {header.seed}"),
+            ("machine", f"{header.environment.get('processor')}; torch "
+                        f"{(header.environment.get('packages') or {}).get('torch')}"),
+            ("made", f"{header.date} by {header.command}"),
+            ("sha256", self.sha256),
+        ]  # fmt: skip
+
     @property
     def has_weights(self) -> bool:
         return bool(self.header.parameters)

@@ -1,0 +1,116 @@
+"""Reference packs made, checked and tampered with, as a user does: by commands."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from local_scorer import cli
+from local_scorer.metric import logit_scaled_confidence
+from local_scorer.runs import pack
+from local_scorer.runs.pack import Pack
+
+
+@pytest.fixture(scope="module")
+def made(tiny_data, tmp_path_factory):
+    """Return a pack of 3 retrained models of each kind and 2 originals, and the options that it was made with."""
+    folder = tmp_path_factory.mktemp("reference")
+    options = ["--data", str(tiny_data), "--out", str(folder / "run")]
+    path = folder / "pack.npz"
+    assert cli.main(["reference", "make", *options, "--models", "3", "--originals", "2", "--pack", str(path)]) == 0
+    return path, options
+
+
+def check(path, options, capsys):
+    code = cli.main(["reference", "check", *options, "--models", "1", "--pack", str(path)])
+    lines = capsys.readouterr().out.splitlines()
+    return code, {line[6:].partition(":")[0]: line[:4] == "ok  " for line in lines}
+
+
+def changed(path, out, **arrays):
+    """Write a pack again with other arrays, and with hashes that fit them."""
+    opened = Pack(path)
+    content = {name: opened.array(name) for name in opened.header.arrays}
+    return pack.write(out, replace(opened.header, arrays={}), content | arrays)
+
+
+def test_a_pack_passes_its_check(made, capsys):
+    code, passed = check(*made, capsys)
+    assert code == 0
+    assert passed == {name: True for name in ("arrays", "pictures", "originals", "retrained 0", "ceiling 0")}
+
+
+def test_making_it_again_trains_nothing_and_gives_the_same_arrays(made, tmp_path):
+    path, options = made
+    again = tmp_path / "again.npz"
+    assert cli.main(["reference", "make", *options, "--models", "3", "--originals", "2", "--pack", str(again)]) == 0
+    assert Pack(again).header.arrays == Pack(path).header.arrays
+
+
+def test_outputs_of_another_population_fail(made, tmp_path, capsys):
+    path, options = made
+    opened = Pack(path)
+    logits, labels = opened.array("retrained_forget_logits").copy(), opened.array("forget_labels")
+    logits[:, np.arange(len(labels)), labels] += 8
+    accuracy = (logits.argmax(axis=2) == labels).mean(axis=1)
+    arrays = {
+        f"{kind}_{name}": value
+        for kind in ("retrained", "ceiling")
+        for name, value in (("forget_logits", logits), ("forget_accuracy", accuracy))
+    }
+    assert (logit_scaled_confidence(logits, labels) > 0).mean() > 0.9
+    code, passed = check(changed(path, tmp_path / "other.npz", **arrays), options, capsys)
+    assert code == 1
+    assert not passed["retrained 0"]
+
+
+def test_weights_of_another_model_fail(made, tmp_path, capsys):
+    path, options = made
+    weights = np.roll(Pack(path).array("weights"), 1, axis=0)
+    code, passed = check(changed(path, tmp_path / "other.npz", weights=weights), options, capsys)
+    assert code == 1
+    assert not passed["originals"]
+
+
+def test_accuracies_that_do_not_follow_from_the_logits_fail(made, tmp_path, capsys):
+    path, options = made
+    accuracy = np.ones(3)
+    code, passed = check(changed(path, tmp_path / "other.npz", retrained_forget_accuracy=accuracy), options, capsys)
+    assert code == 1
+    assert passed == {"arrays": False}
+
+
+def test_outputs_only_holds_no_weights_and_no_pictures(made, tmp_path, capsys):
+    path, options = made
+    out = tmp_path / "outputs.npz"
+    arguments = [*options, "--models", "3", "--originals", "2", "--pack", str(out), "--outputs-only"]
+    assert cli.main(["reference", "make", *arguments]) == 0
+    opened = Pack(out)
+    assert not opened.has_weights
+    assert opened.array("weights").size == opened.array("images").size == 0
+    assert np.array_equal(opened.array("retrained_forget_logits"), Pack(path).array("retrained_forget_logits"))
+    assert cli.main(["reference", "info", "--pack", str(out)]) == 0
+    assert "outputs only" in capsys.readouterr().out
+
+
+def test_other_pictures_at_home_are_replaced_by_those_of_the_pack(made, tiny_data, tmp_path, capsys):
+    import data_prep.dataset
+
+    path, options = made
+    home = data_prep.dataset.load(tiny_data)
+    images = np.array(home.images)
+    images[5, 0, 0, 0] ^= 1
+    other = data_prep.dataset.write(
+        tmp_path / "drawn",
+        images=images,
+        examples=home.examples,
+        name=home.name,
+        class_names=home.class_names,
+        settings=home.manifest["settings"],
+        seed=home.manifest["seed"],
+        sources=home.manifest["sources"],
+    )
+    code = cli.main(["reference", "check", "--data", str(other), *options[2:], "--models", "1", "--pack", str(path)])
+    assert code == 0
+    assert "1 of 108 pictures drawn here differ" in capsys.readouterr().out
+    assert data_prep.dataset.load(tmp_path / "drawn-of-pack").fingerprint == home.fingerprint
