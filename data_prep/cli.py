@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_prep import verify
+from data_prep import folders, verify
 from data_prep.options import OptionError
 from data_prep.sources import cifar10, kaggle, mufac, surf, synthetic
 
@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         module.add_arguments(command)
     args = parser.parse_args(arguments)
     try:
+        if "out" in args:
+            folders.refuse_full(args.out, unless_it_has="manifest.json")  # before the work, not after it
         return COMMANDS[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

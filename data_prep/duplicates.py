@@ -11,8 +11,6 @@ import hashlib
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 THUMBNAIL_SIDE = 16
 NEAR_THRESHOLD = 0.99  # in MUFAC, copies correlate above 0.999 and different pictures below 0.98
@@ -67,6 +65,9 @@ def components(n: int, pairs: np.ndarray) -> np.ndarray:
     >>> components(5, np.array([[3, 1], [4, 3]])).tolist()
     [0, 1, 2, 1, 1]
     """
+    from scipy.sparse import coo_array  # imported where it is used: the other commands do without
+    from scipy.sparse.csgraph import connected_components
+
     first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(n, n))
     return number(connected_components(graph, directed=False)[1])

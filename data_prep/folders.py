@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_prep.options import OptionError
+
 
 class FolderTakenError(OSError):
     """Something came to lie where a folder was to appear."""
@@ -40,16 +42,17 @@ def _rename(partial: Path, out: Path) -> None:
 
 
 def refuse_full(out: Path, unless_it_has: str | None = None) -> None:
-    """Refuse to write to a file, or to a folder with something in it.
+    """Refuse a folder that cannot be written: a file, below a file, or with something in it.
 
     Args:
         unless_it_has: name of a file that makes a full folder acceptable.
 
     Raises:
-        ValueError: `out` is a file or a full folder.
+        OptionError: `out` is no place for a new folder.
     """
     another = "name a folder that does not exist yet with --out"
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; {another}.")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise OptionError(f"{place} is a file; {another}.")
     if out.is_dir() and any(out.iterdir()) and not (unless_it_has and (out / unless_it_has).is_file()):
-        raise ValueError(f"{out} already holds other files; {another}.")
+        raise OptionError(f"{out} already holds other files; {another}.")

@@ -200,8 +200,9 @@ def test_an_equal_manifest_beside_other_pictures_is_another_data_set(tmp_path):
 
 def test_a_file_where_the_folder_above_should_be_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="file"):
-        write(tmp_path / "file" / "out")
+    with pytest.raises(ValueError) as caught:
+        write(tmp_path / "file" / "deep" / "out")
+    assert str(caught.value) == f"{tmp_path / 'file'} is a file; name a folder that does not exist yet with --out."
 
 
 @pytest.mark.parametrize("failing", ["sha256_of", "_open_files"])
