@@ -34,8 +34,7 @@ def unlearn(net, retain_loader, forget_loader, val_loader):
 
 
 # PLUMBING
-
-
+# SHARED: plumbing
 @contextmanager
 def all_or_nothing(net):
     """Give the net its old weights back if the block fails; leave it in eval mode either way."""
@@ -76,19 +75,7 @@ def unpack(batch, device):
     else:
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
-
-
-def labels_of(dataset):
-    """Return all labels of a map-style dataset, int64 ``[n]``."""
-    items = (dataset[index] for index in range(len(dataset)))
-    return torch.tensor([int(item["age_group"] if isinstance(item, dict) else item[1]) for item in items])
-
-
-def class_weights(net, loader):
-    """Return n / (n_classes * n_of_class) of each class, on the net's device; no picture counts as one."""
-    n_classes = net.fc.out_features
-    counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
-    return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+# END: plumbing
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):

@@ -38,10 +38,12 @@ def fresh_copy(net):
     return fresh
 
 
+# SHARED: gather
 def gather(dataset, rows, device):
     """Return the pictures in the given rows of a dataset, ``[n, 3, H, W]`` on `device`."""
     batches = DataLoader(Subset(dataset, rows), batch_size=BATCH)
     return torch.cat([unpack(batch, device)[0] for batch in batches])
+# END: gather
 
 
 def even_batches(rows):
@@ -78,8 +80,7 @@ def teach(net, images, competent, incompetent, forget):
 
 
 # PLUMBING
-
-
+# SHARED: plumbing
 @contextmanager
 def all_or_nothing(net):
     """Give the net its old weights back if the block fails; leave it in eval mode either way."""
@@ -120,19 +121,7 @@ def unpack(batch, device):
     else:
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
-
-
-def labels_of(dataset):
-    """Return all labels of a map-style dataset, int64 ``[n]``."""
-    items = (dataset[index] for index in range(len(dataset)))
-    return torch.tensor([int(item["age_group"] if isinstance(item, dict) else item[1]) for item in items])
-
-
-def class_weights(net, loader):
-    """Return n / (n_classes * n_of_class) of each class, on the net's device; no picture counts as one."""
-    n_classes = net.fc.out_features
-    counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
-    return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+# END: plumbing
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):

@@ -86,8 +86,7 @@ def retain_round(net, retain_loader, optimizer, criterion):
 
 
 # PLUMBING
-
-
+# SHARED: plumbing
 @contextmanager
 def all_or_nothing(net):
     """Give the net its old weights back if the block fails; leave it in eval mode either way."""
@@ -128,8 +127,8 @@ def unpack(batch, device):
     else:
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
-
-
+# END: plumbing
+# SHARED: class_weights
 def labels_of(dataset):
     """Return all labels of a map-style dataset, int64 ``[n]``."""
     items = (dataset[index] for index in range(len(dataset)))
@@ -141,6 +140,7 @@ def class_weights(net, loader):
     n_classes = net.fc.out_features
     counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
     return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+# END: class_weights
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):

@@ -37,8 +37,7 @@ def finetune(net, loader, criterion):
 
 
 # PLUMBING
-
-
+# SHARED: plumbing
 @contextmanager
 def all_or_nothing(net):
     """Give the net its old weights back if the block fails; leave it in eval mode either way."""
@@ -79,8 +78,8 @@ def unpack(batch, device):
     else:
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
-
-
+# END: plumbing
+# SHARED: class_weights
 def labels_of(dataset):
     """Return all labels of a map-style dataset, int64 ``[n]``."""
     items = (dataset[index] for index in range(len(dataset)))
@@ -92,6 +91,7 @@ def class_weights(net, loader):
     n_classes = net.fc.out_features
     counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
     return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+# END: class_weights
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):

@@ -31,8 +31,7 @@ WEIGHT_DECAY = 5e-3  # of the tail
 CLASS_WEIGHTS = False  # True: the tail's loss is weighted by n / (n_classes * n_of_class), from the retain labels
 
 # METHOD
-
-
+# SHARED: importances
 def importances(net, dataset, n=None):
     """Return the empirical Fisher diagonal over `n` random pictures, a list of tensors shaped as the parameters.
 
@@ -50,6 +49,7 @@ def importances(net, dataset, n=None):
         for total, gradient in zip(totals, torch.autograd.grad(loss, parameters), strict=True):
             total += gradient.square()
     return [total / len(rows) for total in totals]
+# END: importances
 
 
 def noise_scales(net, retain_importances):
@@ -68,6 +68,7 @@ def add_noise(net, scales):
         parameter += scale * torch.randn_like(parameter)
 
 
+# SHARED: tail
 def finetune(net, loader, criterion):
     """Minimise `criterion` over TAIL_EPOCHS passes through `loader`."""
     device = device_of(net)
@@ -77,11 +78,10 @@ def finetune(net, loader, criterion):
             images, labels = unpack(batch, device)
             net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
             descend(optimizer, criterion(net(images), labels))
-
+# END: tail
 
 # PLUMBING
-
-
+# SHARED: plumbing
 @contextmanager
 def all_or_nothing(net):
     """Give the net its old weights back if the block fails; leave it in eval mode either way."""
@@ -122,8 +122,8 @@ def unpack(batch, device):
     else:
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
-
-
+# END: plumbing
+# SHARED: class_weights
 def labels_of(dataset):
     """Return all labels of a map-style dataset, int64 ``[n]``."""
     items = (dataset[index] for index in range(len(dataset)))
@@ -135,6 +135,7 @@ def class_weights(net, loader):
     n_classes = net.fc.out_features
     counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
     return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+# END: class_weights
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):

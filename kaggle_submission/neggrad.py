@@ -27,8 +27,7 @@ WEIGHT_DECAY = 5e-3  # coupled, inside Adam, as in the report
 CLASS_WEIGHTS = False  # True: weigh R and F by n / (n_classes * n_of_class), from the retain labels
 
 # METHOD
-
-
+# SHARED: pairs
 def pairs(retain_loader, forget_loader):
     """Yield retain and forget batches side by side, for as long as PAIRING says."""
     forget_batches = {"cycle": cycle(forget_loader), "zip": forget_loader}[PAIRING]
@@ -45,6 +44,7 @@ def cycle(loader):
         raise ValueError("The forget loader has no batch: is its data set smaller than a batch, and drop_last on?")
     while True:
         yield from loader
+# END: pairs
 
 
 def joint_loss(retain_loss, forget_loss, cap):
@@ -76,8 +76,7 @@ def ascend_and_descend(net, retain_loader, forget_loader, criterion, cap):
 
 
 # PLUMBING
-
-
+# SHARED: plumbing
 @contextmanager
 def all_or_nothing(net):
     """Give the net its old weights back if the block fails; leave it in eval mode either way."""
@@ -118,8 +117,8 @@ def unpack(batch, device):
     else:
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
-
-
+# END: plumbing
+# SHARED: class_weights
 def labels_of(dataset):
     """Return all labels of a map-style dataset, int64 ``[n]``."""
     items = (dataset[index] for index in range(len(dataset)))
@@ -131,6 +130,7 @@ def class_weights(net, loader):
     n_classes = net.fc.out_features
     counts = torch.bincount(labels_of(loader.dataset), minlength=n_classes).clamp(min=1)
     return (len(loader.dataset) / (n_classes * counts)).to(device_of(net))
+# END: class_weights
 
 
 def unlearning(net, retain_loader, forget_loader, val_loader):

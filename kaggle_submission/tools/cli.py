@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kaggle_submission.tools import kaggle_tree, notebook
+from kaggle_submission.tools import kaggle_tree, notebook, sync
 
 DONE, PROBLEM, NOT_PASSED, INTERRUPTED = 0, 1, 3, 130
 DEFAULT_OUT = Path("runs/kaggle")
@@ -61,6 +61,13 @@ def rehearse(args: argparse.Namespace) -> int:
     return DONE
 
 
+def sync_blocks(args: argparse.Namespace) -> int:
+    """Write the text that entries share anew from kaggle_submission/shared/."""
+    for path in sync.sync():
+        print(f"wrote {path.name}")
+    return DONE
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m kaggle_submission", description="From an entry file to a valid Kaggle submission."
@@ -86,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-images", type=int, default=256, metavar="N", help="pictures a split (default: 256)")
     add("--timeout", type=float, default=1800, metavar="SECONDS", help="for the whole notebook (default: 1800)")
     add("--keep", type=Path, metavar="DIR", help="keep /kaggle as it was at the end, and the notebook as it ran")
+    _command(commands, "sync", sync_blocks, "python -m kaggle_submission sync")
     summary, _, example = kaggle_tree.__doc__.partition("\n\n")
     command = commands.add_parser(
         "kaggle-tree",
