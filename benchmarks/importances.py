@@ -8,7 +8,6 @@ are the less noisy estimate; the entries take small batches because those fit th
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
@@ -20,7 +19,9 @@ from torch.utils.data import TensorDataset
 
 from kaggle_submission import gisa
 from local_scorer.models import nets as models
-from local_scorer.runs import store
+from studies import frame
+
+COLUMNS = ("size", "width", "pictures", "batch", "repeats", "batches_seconds", "pictures_seconds", "ratio")
 
 
 def of_each_picture(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int) -> list[torch.Tensor]:
@@ -40,10 +41,8 @@ def of_each_picture(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, 
 
 
 def main() -> None:
-    """Time both in turn; print seconds a thousand pictures and the ratio."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.importances", description=__doc__.partition("\n")[0]
-    )
+    """Time both in turn."""
+    parser = frame.parser("benchmarks.importances", __doc__, "speed-importances")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--width", type=int, default=16, choices=models.WIDTHS)
     parser.add_argument("--images", type=int, default=512)
@@ -63,15 +62,11 @@ def main() -> None:
         if repeat:
             seconds["batches"].append(middle - begin)
             seconds["pictures"].append(time.perf_counter() - middle)
-    median = {name: statistics.median(values) * 1000 / args.images for name, values in seconds.items()}
-    print(
-        f"{args.size} px, width {args.width}, {args.images} pictures in batches of {batch}, {args.repeats} repeats"
-    )
-    print(f"{store.environment()['processor']}, torch {torch.__version__}")
-    for name, value in median.items():
-        print(f"{name:9} {value:7.3f} s a thousand pictures (median)")
-    print(f"ratio     {median['pictures'] / median['batches']:7.2f} (pictures / batches)")
+    medians = [statistics.median(values) * 1000 / args.images for values in seconds.values()]
+    row = (args.size, args.width, args.images, batch, args.repeats, *medians, medians[1] / medians[0])
+    notes = ["Seconds a thousand pictures (median)."]
+    frame.publish("benchmarks.importances", args.results, COLUMNS, [row], None, notes)
 
 
 if __name__ == "__main__":
-    main()
+    frame.exit_with(main)

@@ -8,16 +8,15 @@ on every example that both score; the exit code is 1 if they do not. Use one thr
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
 from local_scorer.metric import epsilons, forgetting_quality
 from local_scorer.statistics.intervals import redraw
+from studies import frame
 from studies.simulated import model_set
 from tests.oracles import slow_metric
 
@@ -29,47 +28,32 @@ class Timing:
     """One row of the table; times in milliseconds an example."""
 
     n_models: int
-    slow_ms: float
-    fast_ms: float
+    transcription_ms: float
+    ours_ms: float
+    ratio: float
     equal: bool
     quality: float
 
 
-def main() -> int:
-    """Time both, print the table, return 0 if they agree."""
-    summary, _, details = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.metric",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def main() -> None:
+    """Time both, and refuse a table of unequal results."""
+    parser = frame.parser("benchmarks.metric", __doc__, "speed-metric")
     parser.add_argument("--models", type=int, nargs="+", default=[10, 64, 512], help="N, models of each kind")
     parser.add_argument("--examples", type=int, default=200, help="S, the examples that ours is timed on")
     parser.add_argument("--slow-examples", type=int, default=3, help="those that the transcription scores")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-
-    print(
-        f"python -m benchmarks.metric --models {' '.join(map(str, args.models))} --examples {args.examples} "
-        f"--slow-examples {args.slow_examples} --seed {args.seed}"
-    )
-    print(f"S = {args.examples} examples, transcription {args.slow_examples}; times an example\n")
-    print(f"{'N':>5} {'transcription':>14} {'ours':>10} {'ratio':>8} {'equal':>6} {'F':>7}")
-    timings = []
-    for n_models in args.models:
-        row = measure(n_models, args.examples, args.slow_examples, args.seed)
-        timings.append(row)
-        print(
-            f"{row.n_models:>5} {row.slow_ms:>11.1f} ms {row.fast_ms:>7.3f} ms "
-            f"{row.slow_ms / row.fast_ms:>7.0f}x {'yes' if row.equal else 'NO':>6} {row.quality:>7.4f}"
-        )
+    timings = [measure(n_models, args.examples, args.slow_examples, args.seed) for n_models in args.models]
     n_models = min(args.models)
     seconds = seconds_of_redraws(n_models, args.examples, args.seed)
-    print(
-        f"\nIntervals: {REDRAWS} redraws of N={n_models} with {args.examples} examples, {seconds:.1f} CPU seconds"
-    )
-    return 0 if all(row.equal for row in timings) else 1
+    notes = [
+        f"{args.examples} examples, {args.slow_examples} for the transcription; times an example.",
+        f"{REDRAWS} redraws of N={n_models} with {args.examples} examples took {seconds:.1f} CPU seconds.",
+    ]
+    columns = [part.name for part in fields(Timing)]
+    frame.publish("benchmarks.metric", args.results, columns, [astuple(row) for row in timings], None, notes)
+    if not all(row.equal for row in timings):
+        raise ValueError("The two do not agree.")
 
 
 def seconds_of_redraws(n_models: int, n_examples: int, seed: int) -> float:
@@ -88,10 +72,12 @@ def measure(n_models: int, n_examples: int, n_slow: int, seed: int) -> Timing:
     epsilons(unlearned[:, :1], retrained[:, :1])  # fills the table of epsilons
     fast, fast_seconds = _timed(epsilons, unlearned, retrained)
     slow, slow_seconds = _timed(slow_metric.official_epsilons, unlearned[:, :n_slow], retrained[:, :n_slow])
+    slow_ms, fast_ms = slow_seconds / slow.size * 1e3, fast_seconds / fast.size * 1e3
     return Timing(
         n_models=n_models,
-        slow_ms=slow_seconds / slow.size * 1e3,
-        fast_ms=fast_seconds / fast.size * 1e3,
+        transcription_ms=slow_ms,
+        ours_ms=fast_ms,
+        ratio=slow_ms / fast_ms,
         equal=np.array_equal(slow, fast[: slow.size]),
         quality=forgetting_quality(fast, n_models),
     )
@@ -106,4 +92,4 @@ def _timed(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

@@ -1,6 +1,6 @@
 """Training speed: this toolkit's loop against a plain one in the organisers' style, as a ratio in one run.
 
-    python -m benchmarks.retrain --size 32 --width 16 --images 1536 --repeats 3
+    python -m benchmarks.retrain --size 32 64 --width 16 16 --images 1536 512
 
 Both train the same network with the same recipe on the same pictures for one epoch at a time, in turn, in one
 process with one thread. The plain loop is a DataLoader over dict samples, a forward and a backward pass and
@@ -9,11 +9,11 @@ torch.optim.Adam with its defaults, pictures in torch's standard memory layout.
 
 from __future__ import annotations
 
-import argparse
-import platform
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from local_scorer.models import nets as models
 from local_scorer.models.recipes import RECIPES
-from local_scorer.runs import store
+from studies import frame
+
+COLUMNS = ("size", "width", "pictures", "repeats", "plain_seconds", "toolkit_seconds", "ratio")
 
 
 class DictSamples(Dataset):
@@ -57,45 +59,50 @@ def plain_epoch(net: nn.Module, loader: DataLoader, optimizer: torch.optim.Optim
 
 
 def main() -> None:
-    """Time both loops in turn and print seconds a thousand pictures, and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--width", type=int, default=16, choices=models.WIDTHS)
-    parser.add_argument("--images", type=int, default=1536)
-    parser.add_argument("--repeats", type=int, default=3)
+    """Time both loops for every case."""
+    parser = frame.parser("benchmarks.retrain", __doc__, "speed-training")
+    parser.add_argument("--size", type=int, nargs="+", default=[32, 32, 64], help="of each case")
+    parser.add_argument("--width", type=int, nargs="+", default=[16, 64, 16], help="of each case")
+    parser.add_argument("--images", type=int, nargs="+", default=[1536, 384, 512], help="of each case")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    images = torch.randint(0, 256, (args.images, 3, args.size, args.size), dtype=torch.uint8)
-    labels = torch.randint(0, 8, (args.images,))
+    cases = list(zip(args.size, args.width, args.images, strict=True))
+    rows = [(*case, args.repeats, *measured(*case, args.repeats, args.device)) for case in cases]
+    notes = ["Seconds a thousand pictures (median)."]
+    frame.publish("benchmarks.retrain", args.results, COLUMNS, rows, None, notes)
+
+
+def measured(size: int, width: int, n_images: int, repeats: int, device: str) -> tuple[float, float, float]:
+    """Return median seconds a thousand pictures of the plain loop and of ours, timed in turn, and their ratio."""
+    images = torch.randint(0, 256, (n_images, 3, size, size), dtype=torch.uint8)
+    labels = torch.randint(0, 8, (n_images,))
     recipe = replace(RECIPES["report"], augment=False, epochs=1)
     counts = torch.bincount(labels, minlength=8)
     loader = DataLoader(DictSamples(images, labels), batch_size=recipe.batch_size, shuffle=True)
-    on_device = images.to(args.device), labels.to(args.device)
-    seconds: dict[str, list[float]] = {"plain": [], "toolkit": []}
-    for repeat in range(args.repeats + 1):  # the first pair warms up
-        net = models.fresh_net(8, args.width, seed=repeat).to(args.device)
+    on_device = images.to(device), labels.to(device)
+    plain, toolkit = [], []
+    for repeat in range(repeats + 1):
+        net = models.fresh_net(8, width, seed=repeat).to(device)
         optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        begin = time.perf_counter()
-        plain_epoch(net, loader, optimizer, args.device)
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        middle = time.perf_counter()
-        net = models.fresh_net(8, args.width, seed=repeat).to(args.device)
-        begin_toolkit = time.perf_counter()
-        models.train(net, *on_device, recipe, counts, seed=repeat)
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        if repeat:
-            seconds["plain"].append(middle - begin)
-            seconds["toolkit"].append(time.perf_counter() - begin_toolkit)
-    median = {name: statistics.median(values) * 1000 / args.images for name, values in seconds.items()}
-    print(f"{args.size} px, width {args.width}, {args.images} pictures, {args.repeats} repeats, {args.device}")
-    print(f"{store.environment()['processor']}, torch {torch.__version__}, Python {platform.python_version()}")
-    for name, value in median.items():
-        print(f"{name:8} {value:7.3f} s a thousand pictures (median)")
-    print(f"ratio    {median['plain'] / median['toolkit']:7.2f} (plain / toolkit; above 1, the toolkit is faster)")
+        plain.append(_seconds(device, partial(plain_epoch, net, loader, optimizer, device)))
+        net = models.fresh_net(8, width, seed=repeat).to(device)
+        arguments = (net, *on_device, recipe, counts)
+        toolkit.append(_seconds(device, partial(models.train, *arguments, seed=repeat)))
+    medians = [
+        statistics.median(values[1:]) * 1000 / n_images for values in (plain, toolkit)
+    ]  # the first warms up
+    return *medians, medians[0] / medians[1]
+
+
+def _seconds(device: str, work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
-    main()
+    frame.exit_with(main)

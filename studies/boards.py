@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from local_scorer.execution.contract import source_hash
 from local_scorer.runs.store import write_atomically
+from studies import frame
 from studies.frame import RESULTS, ROOT, Results
 
 BY_RULES = ("score", "score_low", "score_high", "share_of_ceiling", "forgetting_quality")
@@ -28,7 +28,7 @@ BY_ENTRY = (
 REFERENCES = {"retrained": "ceiling", "no unlearning": "floor"}
 
 
-def main() -> int:
+def main() -> None:
     """Write the files of one board."""
     summary, _, details = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
@@ -44,9 +44,7 @@ def main() -> int:
     try:
         keep(args.run, RESULTS / args.board, args.only)
     except (OSError, ValueError, KeyError) as error:
-        print(f"error: {args.run} holds no leaderboard that can be kept ({error}).", file=sys.stderr)
-        return 1
-    return 0
+        raise ValueError(f"{args.run} holds no leaderboard that can be kept ({error!r}).") from error
 
 
 def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
@@ -58,7 +56,7 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
     official = read(run / "leaderboard.json")
     notebook = run / "leaderboard-notebook.json"
     boards = {"official": official} | ({"notebook": read(notebook)} if notebook.is_file() else {})
-    hashes = {entry["name"]: entry["hash"] for entry in read(run / "run.json")["entries"]}
+    hashes = dict.fromkeys(REFERENCES) | {e["name"]: e["hash"] for e in read(run / "run.json")["entries"]}
     made = _provenance(official)
     for row in official["rows"]:
         if only and row["entry"] not in only:
@@ -69,7 +67,7 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
             for found in board["rows"]
             if found["entry"] == row["entry"]
         }
-        claim = {"entry": row["entry"], "board": folder.name, "source_hash": hashes.get(row["entry"])}
+        claim = {"entry": row["entry"], "board": folder.name, "source_hash": hashes[row["entry"]]}
         claim |= {"n_models": row["n_models"], "status": row["status"], **made, "rules": rules}
         claim |= {part: row[part] for part in BY_ENTRY}
         if row["forecast"]:
@@ -120,10 +118,8 @@ def table(folder: Path, rules: str = "official") -> Results:
         f"{rules} rules. To forget: {board['to_forget']:.2f} standard deviations."
     ]
     if rules == "official":
-        notes += [
-            f"Tie: {tie['leader']} cannot be told from {', '.join(tie['others'])} ({tie['remark']})."
-            for tie in board["ties"]
-        ]
+        ties = [tie["entries"] for tie in board["ties"]]
+        notes += [f"Tie: {first} cannot be told from {', '.join(others)}." for first, *others in ties]
     if any("†" in row[0] for row in rows):
         notes.append("† The entry's code has changed since.")
     for claim in claims(folder):
@@ -134,12 +130,12 @@ def table(folder: Path, rules: str = "official") -> Results:
 
 
 def _provenance(board: dict[str, Any]) -> dict[str, Any]:
-    made = board["provenance"]
-    versions = {"python": made["python"]}
-    versions |= {name: version for name, version in made["packages"].items() if version}
+    made, here = board["provenance"], board["provenance"]["environment"]
+    versions = {"python": here["python"]}
+    versions |= {name: version for name, version in here["packages"].items() if version}
     return {
         "command": made["command"],
-        "machine": f"{made['cores']} cores of {made['processor']}",
+        "machine": f"{here['cores']} cores of {here['processor']}",
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": versions,
     }
@@ -154,4 +150,4 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

@@ -8,8 +8,6 @@ copies are found on the prepared pictures, equal or near, as `data_prep mufac` f
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,58 +15,46 @@ import numpy as np
 from data_prep import dataset, duplicates
 from local_scorer import metric
 from local_scorer.metric.score import ModelSet, something_to_forget, statistic
-from local_scorer.report import board as report
-from local_scorer.runs.store import RunFolder, write_atomically
+from local_scorer.report.board import RULES
+from studies import frame
 
 RESAMPLES = 2000
+COLUMNS = (
+    "entry", "rules", "with_copy", "with_copy_low", "with_copy_high", "without_copy", "without_copy_low",
+    "without_copy_high", "share_higher",
+)  # fmt: skip
 
 
-def main() -> int:
-    """Print F on forget pictures with and without a copy in the retain set, for each entry of a run."""
-    parser = argparse.ArgumentParser(prog="python -m studies.copies", description=__doc__.partition("\n")[0])
+def main() -> None:
+    """Compare F on forget pictures with and without a copy in the retain set, for each entry of a run."""
+    parser = frame.parser("studies.copies", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="the --out folder of a leaderboard")
     parser.add_argument("--data", type=Path, required=True, help="the data set that it ran on")
-    parser.add_argument("--out", type=Path, help="also write the text here")
     args = parser.parse_args()
-    folder, data = RunFolder(args.run), dataset.load(args.data)
-    record = report.load_record(folder)
-    if record.data["fingerprint"] != data.fingerprint:
-        print(f"error: {args.run} ran on another data set than {args.data}.", file=sys.stderr)
-        return 1
+    run, data = frame.Run(args.run), dataset.load(args.data)
+    if run.record.data["fingerprint"] != data.fingerprint:
+        raise ValueError(f"{args.run} ran on another data set than {args.data}.")
     copied = has_copy(data)
     if copied.all() or not copied.any():
-        print(
-            f"error: {copied.sum()} of {len(copied)} forget pictures have a copy: no two kinds.", file=sys.stderr
-        )
-        return 1
-    original, retrained = (report.models_of(folder, keys) for keys in ([record.original], record.retrained))
-    sets = {entry["name"]: entry["keys"] for entry in record.entries if entry["keys"]} | {
-        report.CEILING: record.ceiling
-    }
-    lines = [
-        f"python -m studies.copies --run {args.run} --data {args.data}",
-        f"{copied.sum()} of {len(copied)} forget pictures have a copy in the retain set. N={record.n_models}.",
+        raise ValueError(f"{copied.sum()} of {len(copied)} forget pictures have a copy: no two kinds.")
+    rows = []
+    for rules in RULES:
+        for name in run.names:
+            earned = points(run.models(name), run.retrained, rules)
+            parts = earned[copied], earned[~copied]
+            rows.append((name, rules, *interval(parts[0]), *interval(parts[1]), share_higher(*parts)))
+    with_copy, without = (
+        something_to_forget(*(_only(models, chosen) for models in (run.original, run.retrained)))
+        for chosen in (copied, ~copied)
+    )
+    notes = [
+        f"{copied.sum()} of {len(copied)} forget pictures have a copy in the retain set.",
         "To forget (median over pictures, in standard deviations of the retrained models): "
-        f"{something_to_forget(*(_only(models, copied) for models in (original, retrained))):.2f} with a copy, "
-        f"{something_to_forget(*(_only(models, ~copied) for models in (original, retrained))):.2f} without.",
-        "F with a 95 % interval over pictures; share: of resamples of pictures in which F is higher with a copy.",
-        "",
-        f"{'':22}  {'official rules':^45}  {'notebook rules':^45}",
-        f"{'entry':22}" + 2 * f"  {'with a copy':>19} {'without':>19} {'share':>5}",
+        f"{with_copy:.2f} with a copy, {without:.2f} without.",
+        "Intervals over pictures; the last column is the share of resamples of pictures in which F is higher with "
+        "a copy.",
     ]
-    for name, keys in sets.items():
-        models, line = report.models_of(folder, keys), f"{name:22}"
-        for rules in report.RULES:
-            earned = points(models, retrained, rules)
-            ends = [interval(part) for part in (earned[copied], earned[~copied])]
-            line += "".join(f"  {mean:6.4f} {low:5.3f}-{high:5.3f}" for mean, low, high in ends)
-            line += f" {share_higher(earned[copied], earned[~copied]):5.0%}"
-        lines.append(line)
-    text = "\n".join(lines)
-    print(text)
-    if args.out:
-        write_atomically(args.out, (text + "\n").encode())
-    return 0
+    frame.publish("studies.copies", args.results, COLUMNS, rows, run.record.n_models, notes)
 
 
 def has_copy(data: dataset.PreparedDataset) -> np.ndarray:
@@ -91,7 +77,7 @@ def points(models: ModelSet, retrained: ModelSet, rules: str) -> np.ndarray:
 def interval(earned: np.ndarray) -> tuple[float, float, float]:
     """Return the mean and the ends of its 95 % interval over redrawn pictures."""
     means = _resampled_means(earned, seed=0)
-    return float(earned.mean()), *np.quantile(means, [0.025, 0.975])
+    return float(earned.mean()), *np.quantile(means, [0.025, 0.975]).tolist()
 
 
 def share_higher(first: np.ndarray, second: np.ndarray) -> float:
@@ -114,7 +100,4 @@ def _only(models: ModelSet, chosen: np.ndarray) -> ModelSet:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    frame.exit_with(main)

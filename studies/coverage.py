@@ -1,6 +1,6 @@
 """How often do the intervals of local_scorer.statistics.intervals hold the truth? Nominal: 95 %.
 
-    python -m studies.coverage --out docs/results/coverage.txt
+    python -m studies.coverage
 
 Every repetition draws a forget set and evaluates it once; from that evaluation alone come the intervals. The
 truth of "models" is the mean over fresh evaluations of the same forget set, that of "both" the mean of these
@@ -10,18 +10,18 @@ Columns "width" give the mean half width over 1.96 standard deviations of the me
 
 from __future__ import annotations
 
-import argparse
+import math
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from local_scorer.runs.store import write_atomically
-from local_scorer.statistics.intervals import Interval, redraw
-from local_scorer.statistics.intervals import intervals_of as intervals
+from local_scorer.statistics.intervals import Interval, intervals_of, redraw
+from studies import frame
 from studies.simulated import CASES, Case, ForgetSet, model_set
+
+NOTE = "Coverage of nominal 95 % intervals; the Monte-Carlo error is that of a coverage of 95 %."
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,6 @@ class Plan:
     evaluations_each: int
     truth_evaluations: int
     resamples: int
-
-    @property
-    def repetitions(self) -> int:
-        return self.forget_sets * self.evaluations_each
 
 
 PLANS = (
@@ -54,27 +50,29 @@ UNSEEN_CASES = (  # not looked at while the intervals got their form, which was 
 
 @dataclass(frozen=True)
 class Cell:
-    """Coverage and width of one case at one N."""
+    """Coverage and width of one case at one N; `truth` is the mean of F."""
 
-    case: Case
-    plan: Plan
+    case: str
+    n_models: int
+    n_examples: int
     truth: float
-    quality_models: float
-    score_models: float
-    quality_both: float
-    score_both: float
-    width_models: float
-    width_both: float
+    repetitions: int
+    monte_carlo_error: float
+    models_quality: float
+    models_score: float
+    models_width: float
+    both_quality: float
+    both_score: float
+    both_width: float
 
 
-def main() -> int:
-    """Simulate all cells and print them."""
-    parser = argparse.ArgumentParser(prog="python -m studies.coverage", description=__doc__.partition("\n")[0])
+def main() -> None:
+    """Simulate all cells."""
+    parser = frame.parser("studies.coverage", __doc__)
     parser.add_argument("--models", type=int, nargs="+", default=[plan.n_models for plan in PLANS])
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of forget sets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="also write the text here")
     args = parser.parse_args()
     jobs = [
         (case, plan, args.scale, args.seed)
@@ -83,29 +81,13 @@ def main() -> int:
         for case in (*CASES, *UNSEEN_CASES)
         if plan.n_models < 512 or case.name in FEW_CASES
     ]
-    lines = [
-        f"python -m studies.coverage --models {' '.join(map(str, args.models))} --scale {args.scale:g} "
-        f"--seed {args.seed}",
-        "Coverage of nominal 95 % intervals; error = Monte-Carlo standard error of a coverage of 95 %, in points.",
-        "",
-        f"{'':29} {'':>10}   {'models redrawn':^22} {'models and examples':^22}",
-        f"{'case':16} {'N':>4} {'n':>3} {'F':>7} {'reps':>4} {'error':>5} "
-        f"{'F':>6} {'score':>6} {'width':>6}   {'F':>6} {'score':>6} {'width':>6}",
-    ]
-    print("\n".join(lines), flush=True)
+    rows = []
     with ProcessPoolExecutor(args.workers) as pool:
-        for cell in pool.map(_measured, jobs):
-            repetitions = cell.plan.repetitions if args.scale == 1 else round(cell.plan.repetitions * args.scale)
-            lines.append(
-                f"{cell.case.name:16} {cell.plan.n_models:>4} {cell.plan.n_examples:>3} {cell.truth:>7.4f} "
-                f"{repetitions:>4} {100 * np.sqrt(0.95 * 0.05 / repetitions):>5.1f} "
-                f"{cell.quality_models:>6.1%} {cell.score_models:>6.1%} {cell.width_models:>6.2f}   "
-                f"{cell.quality_both:>6.1%} {cell.score_both:>6.1%} {cell.width_both:>6.2f}"
-            )
-            print(lines[-1], flush=True)
-    if args.out:
-        write_atomically(args.out, ("\n".join(lines) + "\n").encode())
-    return 0
+        for cell in pool.map(measured, *zip(*jobs, strict=True)):
+            print(f"{cell.case}, N={cell.n_models}", file=sys.stderr)
+            rows.append(astuple(cell))
+    columns = [part.name for part in fields(Cell)]
+    frame.publish("studies.coverage", args.results, columns, rows, None, [NOTE])
 
 
 def measured(case: Case, plan: Plan, scale: float = 1.0, seed: int = 0) -> Cell:
@@ -119,7 +101,7 @@ def measured(case: Case, plan: Plan, scale: float = 1.0, seed: int = 0) -> Cell:
             unlearned, retrained = (model_set(c, generator) for c in examples.evaluation(plan.n_models, generator))
             seed_of_redraws = int(generator.integers(2**31))
             redraws = redraw(unlearned, retrained, seed=seed_of_redraws, resamples=plan.resamples)
-            found.append((truths[-1], redraws.quality, intervals(redraws)))
+            found.append((truths[-1], redraws.quality, intervals_of(redraws)))
     overall = float(np.mean(truths))
     measured_quality = np.array([quality for _, quality, _ in found])
     own_truth = np.array([truth for truth, _, _ in found])
@@ -137,15 +119,19 @@ def measured(case: Case, plan: Plan, scale: float = 1.0, seed: int = 0) -> Cell:
         return float(np.mean(halves) / (1.96 * np.sqrt(np.mean(deviations**2))))
 
     return Cell(
-        case, plan, overall,
-        covered("models", "quality"), covered("models", "score"),
-        covered("both", "quality"), covered("both", "score"),
-        width("models", measured_quality - own_truth), width("both", measured_quality - overall),
-    )  # fmt: skip
-
-
-def _measured(job: tuple[Case, Plan, float, int]) -> Cell:
-    return measured(*job)
+        case=case.name,
+        n_models=plan.n_models,
+        n_examples=plan.n_examples,
+        truth=overall,
+        repetitions=len(found),
+        monte_carlo_error=math.sqrt(0.95 * 0.05 / len(found)),
+        models_quality=covered("models", "quality"),
+        models_score=covered("models", "score"),
+        models_width=width("models", measured_quality - own_truth),
+        both_quality=covered("both", "quality"),
+        both_score=covered("both", "score"),
+        both_width=width("both", measured_quality - overall),
+    )
 
 
 def _ends(interval: Interval, name: str) -> tuple[float, float]:
@@ -153,4 +139,4 @@ def _ends(interval: Interval, name: str) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

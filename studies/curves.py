@@ -2,16 +2,13 @@
 
     python -m studies.curves
 
-Writes docs/results/curves.csv and docs/figures/curves.png. Confidences are normal and independent, with a
+Draws docs/figures/curves.png as well. Confidences are normal and independent, with a
 standard deviation of 1.5 under the retrained models.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import io
-import sys
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import numpy as np
 
 from local_scorer import metric
 from local_scorer.runs.store import write_atomically
+from studies import frame
 from studies.simulated import Case
 
 COUNTS = (5, 10, 20, 32, 64, 128, 256, 512)
@@ -46,26 +44,20 @@ class Point:
     n_examples: int
 
 
-def main() -> int:
-    """Measure all points, write the table and the figure."""
-    parser = argparse.ArgumentParser(prog="python -m studies.curves", description=__doc__.partition("\n")[0])
+def main() -> None:
+    """Measure all points and draw the figure."""
+    parser = frame.parser("studies.curves", __doc__)
     parser.add_argument("--examples", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", type=Path, default=Path("docs/results/curves.csv"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/figures/curves.png"))
+    parser.add_argument("--figure", type=Path, default=frame.ROOT / "docs" / "figures" / "curves.png")
     args = parser.parse_args()
     wanted = {(n, case.shift, case.spread) for n in COUNTS for case in AGAINST_COUNT}
     wanted |= {(n, shift, 1.0) for n in SHOWN_COUNTS for shift in SHIFTS}
     wanted |= {(n, 0.0, spread) for n in SHOWN_COUNTS for spread in SPREADS}
     points = [measured(*key, args.examples, args.seed) for key in sorted(wanted)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Point)])
-    writer.writerows([value if isinstance(value, int) else f"{value:.6g}" for value in astuple(p)] for p in points)
-    write_atomically(args.csv, buffer.getvalue().encode())
+    columns = [part.name for part in fields(Point)]
+    frame.publish("studies.curves", args.results, columns, [astuple(point) for point in points])
     write_atomically(args.figure, figure(points))
-    print(buffer.getvalue(), end="")
-    return 0
 
 
 def measured(n_models: int, shift: float, spread: float, n_examples: int, seed: int) -> Point:
@@ -119,4 +111,4 @@ def _curve(axes: object, x: list[float], points: list[Point], label: str) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

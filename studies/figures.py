@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from data_prep.sources import synthetic
 from local_scorer.runs.store import write_atomically
-from studies import boards
+from studies import boards, frame
 from studies.frame import RESULTS, ROOT, Results, written
 
 FIGURES = ROOT / "docs" / "figures"
@@ -28,13 +27,12 @@ FACES_HEIGHT = 18 + 3 * 96  # pixels of the contact sheet: its heading and three
 BLUE, GREY = "#2563a8", "#8a8f98"
 
 
-def main() -> int:
+def main() -> None:
     """Draw both pictures."""
     argparse.ArgumentParser(prog="python -m studies.figures", description=__doc__.partition("\n")[0]).parse_args()
     FIGURES.mkdir(parents=True, exist_ok=True)
     write_atomically(FIGURES / "board.png", board(boards.table(RESULTS / BOARD)))
     write_atomically(FIGURES / "faces.png", faces())
-    return 0
 
 
 def board(results: Results) -> bytes:
@@ -82,4 +80,4 @@ def faces() -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

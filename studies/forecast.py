@@ -1,7 +1,7 @@
 """How far off is a forecast of F at 512 from 10, 32, 64 or 128 models?
 
-    python -m studies.forecast --out docs/results/forecast.txt
-    python -m studies.forecast --run runs/synthetic512
+    python -m studies.forecast
+    python -m studies.forecast --run runs/n512 --results results/forecast-n512.json
 
 Without --run: simulated confidences, where the truth is the mean F of evaluations at 512 on the same forget set.
 With --run: a run folder of a leaderboard with many models. Its F at all its models is the truth, for every
@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from local_scorer.metric.score import ModelSet, final_score
-from local_scorer.report import board as report
-from local_scorer.runs.store import RunFolder, write_atomically
 from local_scorer.statistics.forecast import LEAST_MODELS, forecast
+from studies import frame
 from studies.simulated import CASES, ForgetSet, model_set
 
-HEADER = (
-    f"{'case':18} {'N':>4} {'reps':>4} {'truth':>7} {'forecast':>8} "
-    f"{'bias':>6} {'error':>6} {'as measured':>11} {'inside':>7}"
-)
+COLUMNS = (
+    "case", "n_models", "repetitions", "truth", "forecast", "bias", "error", "error_as_measured", "inside",
+)  # fmt: skip
+MOST_BLOCKS = 8
+FEWEST_MODELS = 4  # no law can be fitted to fewer
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,24 @@ class Trial:
     fresh: float
 
 
-def main() -> int:
-    """Print the table and write it if asked."""
-    parser = argparse.ArgumentParser(prog="python -m studies.forecast", description=__doc__.partition("\n")[0])
+def main() -> None:
+    """Forecast from every number of models."""
+    parser = frame.parser("studies.forecast", __doc__)
     parser.add_argument("--models", type=int, nargs="+", default=[10, 32, 64, 128])
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--target", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run", type=Path, help="a run folder, such as runs/synthetic512")
-    parser.add_argument("--out", type=Path, help="also write the text here")
+    parser.add_argument("--run", type=Path, help="the --out folder of a leaderboard with many models")
     args = parser.parse_args()
-    command = ["python -m studies.forecast", "--models", *map(str, args.models)]
-    if args.run:
-        command += ["--run", str(args.run)]
-    else:
-        command += ["--examples", str(args.examples), "--repetitions", str(args.repetitions)]
-        command += ["--target", str(args.target), "--seed", str(args.seed)]
-    lines = [" ".join(command), f"The tool itself makes no forecast below N={LEAST_MODELS}.", "", HEADER]
-    print("\n".join(lines), flush=True)
-    rows = of_run(args.run, args.models) if args.run else simulated(args)
-    for name, n_models, trials in rows:
-        lines.append(line(name, n_models, trials))
-        print(lines[-1], flush=True)
-    if args.out:
-        write_atomically(args.out, ("\n".join(lines) + "\n").encode())
-    return 0
+    if min(args.models) < FEWEST_MODELS:
+        raise ValueError(f"--models must be at least {FEWEST_MODELS}, found {min(args.models)}.")
+    rows = []
+    for name, n_models, trials in of_run(args.run, args.models) if args.run else simulated(args):
+        print(f"{name}, N={n_models}", file=sys.stderr)
+        rows.append(row(name, n_models, trials))
+    notes = [f"The tool itself makes no forecast below N={LEAST_MODELS}."]
+    frame.publish("studies.forecast", args.results, COLUMNS, rows, None, notes)
 
 
 def simulated(args: argparse.Namespace) -> Iterator[tuple[str, int, list[Trial]]]:
@@ -94,53 +86,42 @@ def of_run(root: Path, counts: list[int]) -> Iterator[tuple[str, int, list[Trial
     Raises:
         ValueError: the folder holds no finished run.
     """
-    folder = RunFolder(root)
-    record = report.load_record(folder)
-    retrained = report.models_of(folder, record.retrained)
-    keys = {report.CEILING: record.ceiling} | {entry["name"]: entry.get("keys", []) for entry in record.entries}
-    for name, own in keys.items():
-        if not own or not all(folder.result_path(key).is_file() for key in own):
-            continue
-        unlearned = report.models_of(folder, own)
-        truth = final_score(unlearned, retrained).forgetting_quality
+    run = frame.Run(root)
+    for name in run.names:
+        unlearned = run.models(name)
+        truth = final_score(unlearned, run.retrained).forgetting_quality
         for n_models in counts:
-            blocks = range(min(unlearned.n_models, retrained.n_models) // n_models)
-            found = [
-                trial(
-                    *(_block(models, block, n_models) for models in (unlearned, retrained)),
-                    truth,
-                    truth,
-                    record.n_models,
-                )
-                for block in list(blocks)[:8]
-            ]
+            blocks = min(unlearned.n_models, run.retrained.n_models) // n_models
+            found = []
+            for block in range(min(blocks, MOST_BLOCKS)):
+                parts = (_block(models, block, n_models) for models in (unlearned, run.retrained))
+                found.append(trial(*parts, truth, truth, run.record.n_models))
             if found:
                 yield name, n_models, found
 
 
 def trial(unlearned: ModelSet, retrained: ModelSet, truth: float, fresh: float, target: int) -> Trial:
     """Forecast once, also where the tool would refuse."""
-    made = forecast(unlearned, retrained, target, least_models=4)
+    made = forecast(unlearned, retrained, target, least_models=FEWEST_MODELS)
     measured = final_score(unlearned, retrained).forgetting_quality
     return Trial(measured, made.quality, made.quality_low, made.quality_high, truth, fresh)
 
 
-def line(name: str, n_models: int, trials: list[Trial]) -> str:
-    """Return one row of the table."""
+def row(name: str, n_models: int, trials: list[Trial]) -> tuple[object, ...]:
+    """Return one row of the table; what cannot be said, where F is 0, is None."""
     measured, made, low, high, truth, fresh = (
         np.array([getattr(trial, field.name) for trial in trials]) for field in fields(Trial)
     )
-    inside = np.mean((low <= fresh) & (fresh <= high))
-    return (
-        f"{name:18} {n_models:>4} {len(trials):>4} {truth.mean():>7.4f} {made.mean():>8.4f} "
-        f"{made.mean() / truth.mean() - 1 if truth.mean() else np.nan:>+6.0%} {_error(made, truth):>6.2f} "
-        f"{_error(measured, truth):>11.2f} {inside:>7.0%}"
-    )
+    bias = float(made.mean() / truth.mean() - 1) if truth.mean() else None
+    inside = float(np.mean((low <= fresh) & (fresh <= high)))
+    means = float(truth.mean()), float(made.mean())
+    return (name, n_models, len(trials), *means, bias, _error(made, truth), _error(measured, truth), inside)
 
 
-def _error(values: np.ndarray, truth: np.ndarray) -> float:
+def _error(values: np.ndarray, truth: np.ndarray) -> float | None:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.sqrt(np.mean(np.log(values / truth) ** 2)))
+        error = float(np.sqrt(np.mean(np.log(values / truth) ** 2)))
+    return error if np.isfinite(error) else None
 
 
 def _block(models: ModelSet, block: int, n_models: int) -> ModelSet:
@@ -150,4 +131,4 @@ def _block(models: ModelSet, block: int, n_models: int) -> ModelSet:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

@@ -1,4 +1,7 @@
-"""The frame of every study: its arguments, and a file of results that says how they were made."""
+"""The frame of every study and benchmark: its arguments, the run it looks at, and a file of results.
+
+A file of results says how it was made: command, machine, date and versions.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
+from local_scorer.metric.score import ModelSet
+from local_scorer.report import board
 from local_scorer.runs import store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,18 +103,19 @@ class Results:
     notes: list[str] = field(default_factory=list)
 
 
-def parser(study: str, doc: str) -> argparse.ArgumentParser:
-    """Return a parser for `study`, such as "coverage", with its docstring as help and ``--results``."""
+def parser(study: str, doc: str, file: str = "") -> argparse.ArgumentParser:
+    """Return a parser for `study`, such as "studies.coverage", with its docstring as help and ``--results``."""
     summary, _, details = doc.partition("\n")
+    file = f"{file or study.partition('.')[2]}.json"
     made = argparse.ArgumentParser(
-        prog=f"python -m studies.{study}",
+        prog=f"python -m {study}",
         description=summary,
         epilog=details.strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "--results", type=Path, default=RESULTS / f"{study}.json", metavar="FILE",
-        help=f"where the numbers are written (default: results/{study}.json)",
+        "--results", type=Path, default=RESULTS / file, metavar="FILE",
+        help=f"where the numbers are written (default: results/{file})",
     )  # fmt: skip
     return made
 
@@ -125,7 +133,7 @@ def publish(
     versions = {"python": platform.python_version()}
     versions |= {name: version for name, version in here["packages"].items() if version}
     results = Results(
-        command=shlex.join(["python", "-m", f"studies.{study}", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", study, *sys.argv[1:]]),
         machine=f"{here['cores']} cores of {here['processor']}",
         date=datetime.now(timezone.utc).date().isoformat(),
         versions=versions,
@@ -142,6 +150,42 @@ def publish(
         print(note)
     save(results, path)
     print(f"Written: {path}")
+
+
+def exit_with(main: Callable[[], None]) -> NoReturn:
+    """Run a study and leave; a user's mistake is one sentence."""
+    try:
+        main()
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0)
+
+
+class Run:
+    """The models of a finished leaderboard, by the names of its rows."""
+
+    def __init__(self, root: Path):
+        self._folder = store.RunFolder(root)
+        self.record = board.load_record(self._folder)
+        self._keys = {entry["name"]: entry["keys"] for entry in self.record.entries if entry["keys"]}
+        self._keys[board.CEILING] = self.record.ceiling
+
+    @property
+    def names(self) -> list[str]:
+        """The entries that have models, and the ceiling."""
+        return list(self._keys)
+
+    @cached_property
+    def original(self) -> ModelSet:
+        return board.models_of(self._folder, [self.record.original])
+
+    @cached_property
+    def retrained(self) -> ModelSet:
+        return board.models_of(self._folder, self.record.retrained)
+
+    def models(self, name: str) -> ModelSet:
+        """Return the N models of an entry, or of the second set of retrained models."""
+        return board.models_of(self._folder, self._keys[name])
 
 
 def save(results: Results, path: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +42,7 @@ CURVES = {  # rows of the table in docs/reading-a-score.md: shift and spread
 CURVES_N = (10, 64, 512)
 
 
-def main() -> int:
+def main() -> None:
     """Write every table anew and name the pages that changed."""
     argparse.ArgumentParser(
         prog="python -m studies.tables",
@@ -56,7 +55,6 @@ def main() -> int:
         if after != before:
             write_atomically(path, after.encode())
             print(path.relative_to(ROOT))
-    return 0
 
 
 def pages() -> list[Path]:
@@ -234,7 +232,4 @@ TABLES = {
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    frame.exit_with(main)

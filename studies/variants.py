@@ -8,23 +8,28 @@ every combination. Finished runs of the same run folder are used again. Tune on 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import itertools
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from local_scorer.report.board import Leaderboard
 from local_scorer.runs.store import RunFolder, write_atomically
+from studies import frame
 
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
+COLUMNS = (
+    "variant", "score", "score_low", "score_high", "forgetting_quality", "forget_accuracy", "retain_ratio",
+    "test_ratio", "time_ratio", "status",
+)  # fmt: skip
 
 
-def main() -> int:
-    """Score the variants and print one line for each, best first."""
-    parser = argparse.ArgumentParser(prog="python -m studies.variants", description=__doc__.partition("\n")[0])
+def main() -> None:
+    """Score the variants, best first."""
+    parser = frame.parser("studies.variants", __doc__)
     parser.add_argument("variants", nargs="+", metavar="VARIANT", help='such as "gisa LR=1e-4,1e-3 ADAPT=none"')
     parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
     parser.add_argument("--models", type=int, default=10)
@@ -32,7 +37,6 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
-    parser.add_argument("--text", type=Path, help="also write the lines here")
     args = parser.parse_args()
     from local_scorer import run as leaderboard  # imports torch
 
@@ -41,18 +45,11 @@ def main() -> int:
     )
     folder = RunFolder(args.out)
     command = "python -m studies.variants " + shlex.join(sys.argv[1:])
-    try:
-        names = [name for text in args.variants for name in expanded(text)]
-        files = [written(name, args.out / "variants") for name in names]
-        board = leaderboard.run(settings, files, folder, command)
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = "\n".join([command, *lines(board)])
-    print(text)
-    if args.text:
-        write_atomically(args.text, (text + "\n").encode())
-    return 0
+    names = [name for text in args.variants for name in expanded(text)]
+    files = [written(name, args.out / "variants") for name in names]
+    board = leaderboard.run(settings, files, folder, command)
+    ties = [f"Tie: {tie}" for tie in board.ties]
+    frame.publish("studies.variants", args.results, COLUMNS, list(rows(board)), board.n_models, ties)
 
 
 def expanded(text: str) -> list[str]:
@@ -109,24 +106,12 @@ def literal(text: str) -> str:
     return text
 
 
-def lines(board: Leaderboard) -> list[str]:
-    """Return one line for each row: its score with the interval over models, and what it is made of."""
-    width = max(len(row.entry) for row in board.rows)
-    found = [f"{'variant':{width}}   score  95 % interval       F  forget  retain   test   time   N"]
+def rows(board: Leaderboard) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each variant: its score with the interval over models, and what it is made of."""
     for row in board.rows:
-        if row.forgetting_quality is None:
-            found.append(f"{row.entry:{width}}  {row.status}: {row.reason}")
-            continue
-        score = "     -" if row.score is None else f"{row.score:6.4f}"
-        interval = "            -" if row.score_low is None else f"{row.score_low:6.4f}-{row.score_high:6.4f}"
-        accuracies = f"{row.forget_accuracy:6.3f}  {row.retain_ratio:6.3f}  {row.test_ratio:5.3f}"
-        status = "" if row.status == "scored" else f"  {row.status}"
-        found.append(
-            f"{row.entry:{width}}  {score}  {interval}  {row.forgetting_quality:6.4f}  {accuracies}  "
-            f"{row.time_ratio:5.1%}  {row.n_models:2}{status}"
-        )
-    return [*found, *(f"Tie: {tie}" for tie in board.ties)]
+        status = f"{row.status}: {row.reason}" if row.status == "failed" else row.status
+        yield (row.entry, *(getattr(row, column) for column in COLUMNS[1:-1]), status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.exit_with(main)

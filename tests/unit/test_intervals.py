@@ -141,8 +141,8 @@ def test_errors_are_sentences():
 
 
 def test_coverage_is_near_nominal():
-    """A small version of benchmarks/coverage.py: 30 evaluations, so 95 % has an error of 4 points."""
+    """A small version of studies/coverage.py: 30 evaluations, so 95 % has an error of 4 points."""
     cell = measured(CASES[0], Plan(10, 20, 30, 1, 8, 20))
-    assert cell.quality_models >= 0.83
-    assert cell.quality_both >= 0.83
-    assert 0.7 < cell.width_models < 1.6
+    assert cell.models_quality >= 0.83
+    assert cell.both_quality >= 0.83
+    assert 0.7 < cell.models_width < 1.6
