@@ -232,5 +232,7 @@ def written(name: str, value: object) -> str:
         return value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    form = COLUMNS.get(name, ("", "," if isinstance(value, int) else ""))[1]
+    if isinstance(value, int):
+        return format(value, ",")
+    form = COLUMNS.get(name, ("", ""))[1]
     return format(value, ".4f" if form == ".3f" and 0 < abs(value) < SMALL else form)

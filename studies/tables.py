@@ -107,11 +107,12 @@ def results_of(name: str) -> Results:
 
 def markdown(results: Results) -> str:
     """Return all rows of some results, and what made them."""
-    made = [f"N={results.n_models}" if results.n_models else "", results.machine or "", results.date or ""]
-    if "torch" in results.versions:
-        made.append(f"torch {results.versions['torch']}")
-    said = f"{', '.join(part for part in made if part)}: `{results.command}`".removeprefix(": ")
-    return "\n\n".join([grid(*frame.cells(results)), " ".join([*results.notes, said])])
+    made = [f"N={results.n_models}"] if results.n_models else []
+    made += [part for part in (results.machine, results.date) if part]
+    made += [f"torch {results.versions['torch']}"] if "torch" in results.versions else []
+    said = f"{', '.join(made)}: `{results.command}`" if made else results.command
+    parts = [grid(*frame.cells(results)), " ".join(results.notes), said[0].upper() + said[1:]]
+    return "\n\n".join(part for part in parts if part)
 
 
 def grid(header: Sequence[str], *rows: Sequence[str]) -> str:
