@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from kaggle_submission import gisa
-from local_scorer.models import nets as models
+from local_scorer.models import nets
 from studies import frame
 
 COLUMNS = ("size", "width", "pictures", "batch", "repeats", "batches_seconds", "pictures_seconds", "ratio")
@@ -44,14 +44,14 @@ def main() -> None:
     """Time both in turn."""
     parser = frame.parser("benchmarks.importances", __doc__, "speed-importances")
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--width", type=int, default=16, choices=models.WIDTHS)
+    parser.add_argument("--width", type=int, default=16, choices=nets.WIDTHS)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     images = torch.randint(0, 256, (args.images, 3, args.size, args.size)).float()
     labels = torch.randint(0, 8, (args.images,))
-    net = models.fresh_net(8, args.width, seed=0).eval()
+    net = nets.fresh_net(8, args.width, seed=0).eval()
     batch = gisa.IMPORTANCE_BATCH
     seconds: dict[str, list[float]] = {"batches": [], "pictures": []}
     for repeat in range(args.repeats + 1):  # the first pair warms up

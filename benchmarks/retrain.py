@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from local_scorer.models import nets as models
+from local_scorer.models import nets
 from local_scorer.models.recipes import RECIPES
 from studies import frame
 
@@ -84,12 +84,12 @@ def measured(size: int, width: int, n_images: int, repeats: int, device: str) ->
     on_device = images.to(device), labels.to(device)
     plain, toolkit = [], []
     for repeat in range(repeats + 1):
-        net = models.fresh_net(8, width, seed=repeat).to(device)
+        net = nets.fresh_net(8, width, seed=repeat).to(device)
         optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         plain.append(_seconds(device, partial(plain_epoch, net, loader, optimizer, device)))
-        net = models.fresh_net(8, width, seed=repeat).to(device)
+        net = nets.fresh_net(8, width, seed=repeat).to(device)
         arguments = (net, *on_device, recipe, counts)
-        toolkit.append(_seconds(device, partial(models.train, *arguments, seed=repeat)))
+        toolkit.append(_seconds(device, partial(nets.train, *arguments, seed=repeat)))
     medians = [
         statistics.median(values[1:]) * 1000 / n_images for values in (plain, toolkit)
     ]  # the first warms up
