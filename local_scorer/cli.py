@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from local_scorer.execution import interrupts
 from local_scorer.report import board as report
 from local_scorer.report import table
 from local_scorer.runs.store import RunFolder
 
-DONE, PROBLEM, ENTRY_NOT_SCORED, INTERRUPTED = 0, 1, 3, 130
+if TYPE_CHECKING:
+    from local_scorer.execution.pool import Engine
+
+DONE, PROBLEM, ENTRY_NOT_SCORED = 0, 1, 3
 DEFAULT_MODELS = 10
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
@@ -30,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
     args.command_line = "python -m local_scorer " + shlex.join(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
+    interrupts.install()
     try:
         return args.run(args)
     except (ValueError, RuntimeError, OSError) as error:
@@ -38,12 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         return PROBLEM
     except KeyboardInterrupt:
         print("\nInterrupted. Finished jobs are kept: run the same command again to go on.", file=sys.stderr)
-        return INTERRUPTED
+        return interrupts.INTERRUPTED
 
 
 def leaderboard(args: argparse.Namespace) -> int:
     """Run entries N times each and print the leaderboard."""
-    from local_scorer import run as run_room  # imports torch, which `report` and `ls` do without
+    from local_scorer import run as run_room
 
     folder = RunFolder(args.out)
     entries = [Path(entry) for entry in args.entries] or _all_entries()
@@ -54,11 +58,21 @@ def leaderboard(args: argparse.Namespace) -> int:
         width=args.width,
         rules=args.rules,
         device=args.device,
-        workers=args.workers,
         seed=args.seed,
     )
-    board = run_room.run(settings, entries, folder, args.command_line)
+    with _engine(args) as engine:
+        board = run_room.run(settings, entries, folder, engine, args.command_line)
     return _show(folder, board)
+
+
+def do_job(args: argparse.Namespace) -> int:
+    """Do one job of a run, all of its steps, as an engine asks for it."""
+    from local_scorer.execution import command
+
+    failure = command.do(args.file, RunFolder(args.out), args.limit, args.workers, args.parent)
+    if failure is not None:
+        print(f"[{failure.kind}] {table.printable(failure.reason)}")
+    return ENTRY_NOT_SCORED if failure else DONE
 
 
 def show_report(args: argparse.Namespace) -> int:
@@ -168,6 +182,14 @@ def _clean(text: str) -> str:
     return "\n".join(map(table.printable, text.expandtabs().splitlines()))
 
 
+def _engine(args: argparse.Namespace) -> contextlib.AbstractContextManager[Engine]:
+    from local_scorer.execution.local import LocalEngine
+
+    if args.workers < 0:
+        raise ValueError(f"--workers must not be negative, found {args.workers}.")
+    return LocalEngine(RunFolder(args.out), args.device, args.workers)
+
+
 def _data_folder(args: argparse.Namespace) -> Path:
     if args.data is not None:
         if args.size is not None:
@@ -237,6 +259,12 @@ def _parser() -> argparse.ArgumentParser:
     faces = "show the hardest pictures of this prepared dataset; never publish a page with real people's faces"
     command.add_argument("--thumbnails", type=Path, metavar="DATA", help=faces)
     _add_reference_commands(commands)
+    command = _command(commands, "job", do_job, "python -m local_scorer job JOB.json --out runs/shared")
+    command.add_argument("file", metavar="FILE", type=Path, help="the job, as JSON")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    command.add_argument("--limit", type=float, metavar="S", help="seconds inside unlearning()")
+    command.add_argument("--workers", type=int, default=0, metavar="W", help="jobs that share this machine")
+    command.add_argument("--parent", type=int, metavar="PID", help="end when this process has ended")
     command = _command(commands, "ls", list_runs, "python -m local_scorer ls runs")
     command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
     return parser
@@ -270,13 +298,6 @@ def _add_reference_commands(commands) -> None:
     make.add_argument("--seed", type=int, default=0, help="all randomness follows from it")
     make.add_argument("--outputs-only", action="store_true", help="leave out weights and pictures")
     check.add_argument("--models", type=int, default=2, metavar="K", help="trainings of each kind (default: 2)")
-
-
-def _engine(args: argparse.Namespace):
-    from local_scorer.execution.local import LocalExecutor
-    from local_scorer.runs.store import usable_cores
-
-    return contextlib.closing(LocalExecutor(RunFolder(args.out), args.device, args.workers or usable_cores()))
 
 
 def _command(commands, name, function, example: str) -> argparse.ArgumentParser:

@@ -73,7 +73,7 @@ def make(
     base: Job,
     folder: RunFolder,
     out: Path,
-    engine: pool.Executor,
+    engine: pool.Engine,
     n_models: int,
     n_originals: int,
     command: str,
@@ -134,7 +134,7 @@ def make(
 
 
 def check(
-    opened: Pack, data: Path, device: str, folder: RunFolder, engine: pool.Executor, n_models: int = 2
+    opened: Pack, data: Path, device: str, folder: RunFolder, engine: pool.Engine, n_models: int = 2
 ) -> list[Finding]:
     """Train the first `n_models` retrained and ceiling models of a pack at home and compare.
 

@@ -1,4 +1,4 @@
-"""One run from data and entries to a leaderboard: plan the jobs, have them done, collect their arrays."""
+"""One run from data and entries to a leaderboard: plan the jobs, do them, collect their arrays."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import data_prep.dataset
 from local_scorer.execution import contract, pool, submission
 from local_scorer.execution.contract import EntryError
-from local_scorer.execution.job import Job
-from local_scorer.execution.local import LocalExecutor
+from local_scorer.execution.job import DEVICES, Job
+from local_scorer.execution.pool import Engine
 from local_scorer.execution.submission import SubmissionError
 from local_scorer.metric.score import TIME_LIMIT
 from local_scorer.models.recipes import RECIPES, WIDTHS
@@ -36,7 +34,6 @@ class Settings:
         width: channels in the stem of the ResNet-18.
         rules: "official" or "notebook".
         device: "cpu" or "cuda".
-        workers: jobs at a time; 0 for one per core, or one per GPU.
         seed: every job's seed follows from it.
     """
 
@@ -46,7 +43,6 @@ class Settings:
     width: int = 16
     rules: str = "official"
     device: str = "cpu"
-    workers: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,18 +54,15 @@ class Settings:
             raise ValueError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {self.width}.")
         if self.rules not in report.RULES:
             raise ValueError(f"Unknown rules {self.rules!r}: expected one of {', '.join(report.RULES)}.")
-        if self.workers < 0:
-            raise ValueError(f"--workers must not be negative, found {self.workers}.")
-        if self.device not in ("cpu", "cuda"):
+        if self.device not in DEVICES:
             raise ValueError(f"--device must be cpu or cuda, found {self.device!r}.")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: torch sees no GPU here. Use --device cpu.")
 
 
 def run(
     settings: Settings,
     entries: Sequence[Path],
     folder: RunFolder,
+    engine: Engine,
     command: str = "",
     show_progress: bool = True,
 ) -> Leaderboard:
@@ -77,6 +70,7 @@ def run(
 
     Args:
         entries: entry files, and zips of `n_models` checkpoints made elsewhere.
+        engine: where the jobs run; it stays open.
 
     Raises:
         ValueError: the data set cannot be used, or two entries have the same name.
@@ -119,7 +113,7 @@ def run(
             "size": data.size,
             "seed": settings.seed,
             "device": settings.device,
-            "workers": _workers(settings),
+            "workers": engine.slots,
         },
         original=base.key,
         retrained=[job.key for job in retrained],
@@ -128,34 +122,29 @@ def run(
         provenance={"command": command, "environment": store.environment()},
     )
     report.save_record(folder, record)
-    _have_done(trained, unlearned, submitted, settings, folder, show_progress)
+    _do_all(trained, unlearned, submitted, folder, engine, show_progress)
     return report.collect(folder, record)
 
 
-def _have_done(
+def _do_all(
     trained: list[Job],
     unlearned: list[Job],
     submitted: list[Job],
-    settings: Settings,
     folder: RunFolder,
+    engine: Engine,
     show_progress: bool,
 ) -> None:
     """Look at submissions first, since a bad one ends the run; then train: the time limit follows from it."""
-    workers = _workers(settings)
     jobs = [*submitted, *trained, *unlearned]
-    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), workers, show_progress)
+    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots, show_progress)
     try:
-        if submitted:
-            executor = LocalExecutor(folder, settings.device, workers)
-            later = [*trained, *unlearned]
-            for job, failure in pool.run(submitted, folder, executor, progress, later=later).items():
-                raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
-        executor = LocalExecutor(folder, settings.device, workers)
-        pool.run(trained, folder, executor, progress, later=unlearned)
+        later = [*trained, *unlearned]
+        for job, failure in pool.run(submitted, folder, engine, progress, later=later).items():
+            raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
+        pool.run(trained, folder, engine, progress, later=unlearned)
         seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role != "original"]
         limit = FAR_OVER * TIME_LIMIT * sum(seconds) / len(seconds)
-        executor = LocalExecutor(folder, settings.device, workers)
-        pool.run(unlearned, folder, executor, progress, limit=limit)
+        pool.run(unlearned, folder, engine, progress, limit=limit)
     finally:
         progress.close()
 
@@ -187,7 +176,9 @@ def _check_submission(base: Job, path: Path, n_models: int) -> None:
     found = submission.open_submission(path).n_models
     if found != n_models:
         raise SubmissionError(f"{path} holds {found} checkpoints, expected {n_models}: see --models.")
-    width, n_outputs = submission.shape_of(path)
+    from local_scorer.execution import checkpoint  # imports torch
+
+    width, n_outputs = checkpoint.shape_of(checkpoint.read_submitted(path, 0), submission.CHECKPOINT.format(0))
     if width != base.width:
         raise SubmissionError(f"{path} holds models of width {width}: score them with --width {width}.")
     n_classes = data_prep.dataset.load(base.data).n_classes
@@ -221,11 +212,3 @@ def _check_unchanged(data: data_prep.dataset.PreparedDataset) -> None:
                 f"{data.folder / name} is not what its manifest.json says: it was changed. Prepare the data set "
                 f"again; 'python -m data_prep verify {data.folder}' shows more."
             )
-
-
-def _workers(settings: Settings) -> int:
-    if settings.workers:
-        return settings.workers
-    if settings.device == "cuda":
-        return torch.cuda.device_count()
-    return store.usable_cores()

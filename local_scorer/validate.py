@@ -26,7 +26,7 @@ import data_prep.dataset
 from local_scorer.execution import contract, pool
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import Job
-from local_scorer.execution.local import LocalExecutor
+from local_scorer.execution.local import LocalEngine
 from local_scorer.models.recipes import Recipe
 from local_scorer.runs.store import Failure, RunFolder
 
@@ -316,9 +316,9 @@ class _Bench:
         return [self._outcome(job, place, failures.get(job)) for job, place in zip(jobs, places, strict=True)]
 
     def _have_done(self, jobs: Sequence[Job]) -> dict[Job, Failure]:
-        executor = LocalExecutor(self._folder, "cpu", WORKERS)
         progress = pool.Progress(len(jobs), 0, WORKERS, show=False)
-        return pool.run(jobs, self._folder, executor, progress, limit=SECONDS)
+        with LocalEngine(self._folder, "cpu", WORKERS) as engine:
+            return pool.run(jobs, self._folder, engine, progress, limit=SECONDS)
 
     def _job(self, trial: _Trial, place: Path) -> Job:
         data = data_prep.dataset.load(_write_data(trial, place / "data"))

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from local_scorer import run as leaderboard
+from local_scorer.execution.local import LocalEngine
 from local_scorer.report.board import Leaderboard
 from local_scorer.runs.store import RunFolder, write_atomically
 from studies import frame
@@ -38,16 +40,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
     args = parser.parse_args()
-    from local_scorer import run as leaderboard  # imports torch
-
-    settings = leaderboard.Settings(
-        args.data, n_models=args.models, recipe=args.recipe, width=args.width, workers=args.workers
-    )
+    settings = leaderboard.Settings(args.data, n_models=args.models, recipe=args.recipe, width=args.width)
     folder = RunFolder(args.out)
     command = "python -m studies.variants " + shlex.join(sys.argv[1:])
     names = [name for text in args.variants for name in expanded(text)]
     files = [written(name, args.out / "variants") for name in names]
-    board = leaderboard.run(settings, files, folder, command)
+    with LocalEngine(folder, settings.device, args.workers) as engine:
+        board = leaderboard.run(settings, files, folder, engine, command)
     ties = [f"Tie: {tie}" for tie in board.ties]
     frame.publish("studies.variants", args.results, COLUMNS, list(rows(board)), board.n_models, ties)
 

@@ -144,7 +144,7 @@ class _Stage:
         for index in range(found.n_models):
             name = submission.CHECKPOINT.format(index)
             try:
-                weights = submission.read_weights(path, index)
+                weights = checkpoint.read_submitted(path, index)
             except ValueError as error:
                 return [*findings, Finding("FAIL", "weights", str(error))]
             try:

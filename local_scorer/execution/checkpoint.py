@@ -1,5 +1,7 @@
 """A checkpoint that foreign code made: read without running anything that is in it, and checked.
 
+It is opened with ``weights_only``, as the competition's server did: nothing but tensors can come out of it.
+
 This is the one definition of what counts as the state dict of a ResNet-18 that can be scored.
 """
 
@@ -12,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from local_scorer.execution import submission
+from local_scorer.execution.submission import MAX_BYTES
 from local_scorer.models import nets
-
-MAX_BYTES = 256 << 20  # of a checkpoint, unpacked; a ResNet-18 with 10 outputs has 45 MB
 
 
 class WeightsError(ValueError):
@@ -48,6 +50,16 @@ def read_state_dict(source: bytes | Path, name: str = "The checkpoint") -> dict[
     if not ordinary:
         raise WeightsError(f"{name} is not a state dict of ordinary tensors. Save net.state_dict().")
     return weights
+
+
+def read_submitted(path: Path | str, index: int) -> dict[str, torch.Tensor]:
+    """Return the state dict of one checkpoint of a submission.zip, on the CPU and in its own precision.
+
+    Raises:
+        SubmissionError: there is no such checkpoint, or it cannot be unpacked.
+        WeightsError: it holds anything but a flat dict of ordinary tensors.
+    """
+    return read_state_dict(submission.read_member(path, index), submission.CHECKPOINT.format(index))
 
 
 def shape_of(weights: dict[str, torch.Tensor], name: str = "The checkpoint") -> tuple[int, int]:

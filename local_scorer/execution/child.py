@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import asdict
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -24,8 +24,7 @@ from local_scorer.execution.checkpoint import WeightsError
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import Job
 from local_scorer.execution.submission import SubmissionError
-from local_scorer.runs import store
-from local_scorer.runs.store import Failure, RunFolder
+from local_scorer.runs.store import RunFolder
 
 try:
     import resource
@@ -34,7 +33,8 @@ except ImportError:  # Windows has no limits of this kind
 
 MEMORY_SHARE = 0.8  # of the machine's memory, shared by the workers
 FILE_BYTES = 8 << 30  # the largest file that a job may write
-DETAIL_LINES = 12  # of a traceback
+DETAIL_LINES, LINE = 12, 400  # of a traceback, and characters of each
+REASON = 2000  # characters
 LEAST_MEMORY = 2 << 30  # bytes, for one worker
 
 _exit = os._exit  # as it is before an entry can replace it
@@ -48,6 +48,7 @@ def run_step(
         os.setsid()  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _redirect_output(folder.log_path(job.key), append=step == "evaluate")
+    say = _speaker(pipe)
     workers = header["workers"]
     threads = 1 if device == "cpu" else max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
@@ -64,13 +65,13 @@ def run_step(
             steps.rescore(job, folder, device, header)
         else:
             _limit_resources(device, workers)
-            steps.unlearn(job, folder, device, work, pipe.send_bytes)
+            steps.unlearn(job, folder, device, work, say)
         code = 0
     except BaseException as error:  # whatever foreign code raises becomes a row of the leaderboard
         with contextlib.suppress(Exception):
             traceback.print_exc()
         with contextlib.suppress(OSError):
-            store.write_atomically(work / "failure.json", json.dumps(asdict(_failure(error))).encode())
+            say(json.dumps(_failure(error), ensure_ascii=False).encode(errors="surrogatepass"))
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # an entry may have closed it
@@ -78,22 +79,43 @@ def run_step(
         _exit(code)  # threads and exit handlers that an entry left behind do not get a turn
 
 
-def _failure(error: BaseException) -> Failure:
+def _speaker(pipe: Connection) -> Callable[[bytes], None]:
+    """Return a function that says one line to the parent."""
+    write, place = os.write, pipe.fileno()  # as they are before an entry can replace them
+
+    def say(line: bytes) -> None:
+        rest = line + b"\n"
+        while rest:
+            rest = rest[write(place, rest) :]
+
+    return say
+
+
+def _failure(error: BaseException) -> dict[str, str]:
+    """Say what went wrong, each text cut to the length that the parent takes."""
+    kind, reason, details = _described(error)
+    return {
+        "kind": kind,
+        "reason": reason[:REASON],
+        "details": "\n".join(line[:LINE] for line in details.splitlines()[-DETAIL_LINES:]),
+    }
+
+
+def _described(error: BaseException) -> tuple[str, str, str]:
     try:
-        lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+        details = "".join(traceback.format_exception(error)).rstrip()
         message = str(error).strip()
     except Exception:  # an exception of an entry need not be printable
-        lines, message = [], ""
-    details = "\n".join(lines[-DETAIL_LINES:])
+        details, message = "", ""
     reason = f"{type(error).__name__}: {message.splitlines()[0] if message else '(no message)'}"
     if isinstance(error, EntryError):
-        return Failure("signature", message)
+        return "signature", message, ""
     if isinstance(error, WeightsError | SubmissionError):
-        return Failure("weights", message)
+        return "weights", message, ""
     out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     if out_of_memory or (isinstance(error, RuntimeError) and "allocate memory" in message):
-        return Failure("memory", f"Out of memory: {reason}", details)
-    return Failure("exception", reason, details)
+        return "memory", f"Out of memory: {reason}", details
+    return "exception", reason, details
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.abc
 import importlib.util
 import inspect
 import sys
@@ -78,16 +79,24 @@ def _canonical(value: object) -> str:
     return repr(value)
 
 
-def load_entry(path: Path | str) -> Callable[..., object]:
+def load_entry(path: Path | str, digest: str | None = None) -> Callable[..., object]:
     """Run the file and return its ``unlearning`` function.
+
+    Args:
+        digest: what `source_hash` must give; None to take the file as it is.
 
     Raises:
         EntryError: the file has no such function, or the function does not take the contract's arguments.
         Exception: whatever the entry's own top-level code raises.
     """
     path = Path(path)
-    read_source(path)
-    spec = importlib.util.spec_from_file_location("entry", path)
+    source = read_source(path)
+    if digest is not None and source_hash(source) != digest:
+        raise EntryError(
+            f"{path}, the copy of the entry that is run, was changed while the run was under way, which only an "
+            "entry can have done. Nothing of it was run: start the command again without that entry."
+        )
+    spec = importlib.util.spec_from_file_location("entry", path, loader=_TextLoader(source, path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
@@ -96,6 +105,19 @@ def load_entry(path: Path | str) -> Callable[..., object]:
         raise EntryError(f"The file defines no function unlearning({', '.join(ARGUMENTS)}).")
     check_signature(function)
     return function
+
+
+class _TextLoader(importlib.abc.ExecutionLoader):
+    """Load the text that was checked: not the file anew, nor a compiled copy that lies beside it."""
+
+    def __init__(self, source: str, path: Path):
+        self._source, self._path = source, path
+
+    def get_source(self, fullname: str) -> str:
+        return self._source
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self._path)
 
 
 def check_signature(function: Callable[..., object]) -> None:

@@ -1,7 +1,7 @@
 """Run jobs in child processes of this machine: start them, watch their time, kill them, say how they ended.
 
-Each step of a job has a process of its own. The parent hears from it through bytes on a pipe, its exit code,
-and files that are not pickles; so nothing that foreign code sends is ever run here.
+Each step of a job has a process of its own. The parent hears from it through lines on a pipe, its exit code,
+and files that are not pickles; so nothing that foreign code sends is ever run here. The parent needs no torch.
 """
 
 from __future__ import annotations
@@ -12,211 +12,290 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import torch
-
-from local_scorer.execution import child
+from local_scorer.execution import interrupts
 from local_scorer.execution.job import Job
 from local_scorer.runs import store
 from local_scorer.runs.store import Failure, RunFolder
 
 SETUP_SECONDS = 300  # from the start of a process to the entry's first second, and from its last to the end
-
 FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its role; otherwise "train"
+CHILD = "local_scorer.execution.child"
+MESSAGE_BYTES = 1 << 16  # of all that one step may say
+KINDS = ("exception", "signature", "weights", "memory")  # of a failure that a child reports
+LONGEST = {"kind": 20, "reason": 2000, "details": 20_000}  # characters
+LOST = 255  # exit code of a child whose end nobody saw: the fork server, which starts all children, had ended
+STARTS = 3  # tries to start a child
+JOIN_SECONDS = 10.0  # for a killed child to be gone
 
 
-@dataclass
+@dataclass(eq=False)
 class _Run:
+    """A job under way, or one that waits for its turn.
+
+    Attributes:
+        alone: it runs with no other beside it, since one of its like has ended the fork server.
+        entered: when the current phase began.
+        phase: "setup", "entry" (inside ``unlearning()``) or "finish".
+    """
+
     job: Job
     limit: float | None
-    slot: int
     work: Path
+    alone: bool = False
+    slot: int = 0
     step: str = ""
     process: multiprocessing.process.BaseProcess | None = None
     pipe: Connection | None = None
-    entered: float = 0.0  # when the current phase began
-    phase: str = "setup"  # setup, entry (inside unlearning), finish
+    heard: bytearray = field(default_factory=bytearray)
+    lines: int = 0
+    entered: float = 0.0
+    phase: str = "setup"
+    failure: Failure | None = None
 
 
-class LocalExecutor:
-    """Child processes on this machine.
+class LocalEngine:
+    """Child processes on this machine. Open it in a ``with`` block, which kills what runs at its end."""
 
-    This is the seam for another engine: `submit` a job, get (job, finished file or Failure) from `wait`.
-    """
-
-    def __init__(self, folder: RunFolder, device: str, workers: int):
-        """Prepare `workers` slots on "cpu" or "cuda"; start nothing yet."""
-        self.folder = RunFolder(folder.root.absolute())  # an entry may change the working directory
-        self.slots = workers
-        self.device = device
-        self._context = multiprocessing.get_context(
-            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        )
-        if hasattr(self._context, "set_forkserver_preload"):
-            self._context.set_forkserver_preload(["local_scorer.execution.child"])  # torch is imported only once
-            _start_forkserver()
-        self._header = {"workers": workers, "environment": store.environment()}
-        self._runs: list[_Run] = []
-
-    @property
-    def running(self) -> list[Job]:
-        return [run.job for run in self._runs]
-
-    def submit(self, job: Job, limit: float | None = None) -> None:
-        """Start a job in a free slot.
+    def __init__(self, folder: RunFolder, device: str = "cpu", workers: int = 0, slots: int = 0):
+        """Prepare the engine; nothing starts before the first job.
 
         Args:
-            limit: seconds inside ``unlearning()`` after which the run is stopped.
-        """
-        slot = min(set(range(self.slots)) - {run.slot for run in self._runs})
-        run = _Run(job, limit, slot, self.folder.new_work_folder(job.key))
-        self._runs.append(run)
-        self._start(run, FIRST_STEP.get(job.role, "train"))
+            device: "cpu" or "cuda".
+            workers: jobs that share this machine, for their share of its memory; 0 for one per core or GPU.
+            slots: how many of them run here; 0 for all.
 
-    def wait(self, timeout: float) -> list[tuple[Job, Path | Failure]]:
-        """Wait up to `timeout` seconds; return the jobs that ended, with their finished file or failure."""
+        Raises:
+            ValueError: there is no GPU for "cuda".
+        """
+        self.folder = RunFolder(folder.root.absolute())  # an entry may change the working directory
+        self.device = device
+        self._gpus = _count_gpus() if device == "cuda" else 0
+        self.workers = workers or self._gpus or store.usable_cores()
+        self.slots = slots or self.workers
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([CHILD])  # torch is imported only once
+        self._environment: dict[str, object] | None = None
+        self._runs: list[_Run] = []
+        self._waiting: list[_Run] = []
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def submit(self, job: Job, limit: float | None = None) -> None:
+        """Start a job as soon as a slot is free; `limit` is in seconds inside ``unlearning()``."""
+        self._waiting.append(_Run(job, limit, self.folder.new_work_folder(job.key)))
+        self._fill_slots()
+
+    def wait(self, timeout: float) -> list[tuple[Job, Failure | None]]:
+        """Wait up to `timeout` seconds; return the jobs that ended, with their failure or None."""
         deadline = time.monotonic() + timeout
         while True:
             ended = []
             for run in list(self._runs):
-                outcome = self._advance(run)
-                if outcome is not None:
+                over, failure = self._advance(run)
+                if over:
                     self._runs.remove(run)
                     self.folder.drop_work_folder(run.work)
-                    ended.append((run.job, outcome))
+                    ended.append((run.job, failure))
+            self._fill_slots()
             now = time.monotonic()
             if ended or not self._runs or now >= deadline:
                 return ended
             watched = [thing for run in self._runs for thing in (run.pipe, run.process.sentinel) if thing]
-            next_limit = min((run.entered + self._allowed(run) for run in self._runs), default=deadline)
+            next_limit = min(run.entered + _allowed(run) for run in self._runs)
             wait(watched, timeout=max(0.01, min(deadline, next_limit) - now))
 
     def close(self) -> None:
         """Kill whatever is still running; its jobs are not done."""
         for run in self._runs:
-            self._kill(run)
+            if run.process is not None and run.process.pid is not None:
+                interrupts.kill_group(run.process.pid)
+        for run in (*self._runs, *self._waiting):
+            _end(run)
             self.folder.drop_work_folder(run.work)
         self._runs.clear()
+        self._waiting.clear()
+
+    def _fill_slots(self) -> None:
+        while self._waiting:
+            alone = self._waiting[0].alone or any(run.alone for run in self._runs)
+            if len(self._runs) >= (1 if alone else self.slots):
+                return
+            run = self._waiting.pop(0)
+            run.slot = min(set(range(self.slots)) - {other.slot for other in self._runs})
+            self._runs.append(run)
+            self._start(run, FIRST_STEP.get(run.job.role, "train"))
 
     def _start(self, run: _Run, step: str) -> None:
-        receiver, sender = self._context.Pipe(duplex=False)
-        run.step, run.pipe, run.phase, run.entered = step, receiver, "setup", time.monotonic()
-        run.process = self._context.Process(
-            target=child.run_step,
-            args=(step, run.job, self.folder, self._device_of(run.slot), self._header, run.work, sender),
-        )
-        with _interrupts_wait():  # a child that is half started prints a traceback of its own
-            run.process.start()
-        sender.close()
+        run.step, run.phase, run.entered = step, "setup", time.monotonic()
+        run.heard, run.lines, run.failure = bytearray(), 0, None
+        if self._environment is None:
+            self._environment = store.environment()
+        header = {"workers": self.workers, "environment": self._environment}
+        device = f"cuda:{run.slot % self._gpus}" if self._gpus else "cpu"
+        with interrupts.held_back():  # a child that is half started prints a traceback of its own
+            for tries_left in reversed(range(STARTS)):
+                _ensure_forkserver()
+                run.pipe, sender = self._context.Pipe(duplex=False)
+                os.set_blocking(run.pipe.fileno(), False)
+                arguments = (step, run.job, self.folder, device, header, run.work, sender)
+                run.process = self._context.Process(target=_run_step, args=arguments)
+                try:
+                    run.process.start()
+                    return
+                except (EOFError, OSError):  # the fork server was ended in between
+                    _end(run)
+                    if not tries_left:
+                        raise
+                finally:
+                    sender.close()
 
-    def _device_of(self, slot: int) -> str:
-        return "cpu" if self.device == "cpu" else f"cuda:{slot % torch.cuda.device_count()}"
-
-    def _advance(self, run: _Run) -> Path | Failure | None:
-        """Take in what happened to a run; return its outcome if it has ended."""
-        self._listen(run)
+    def _advance(self, run: _Run) -> tuple[bool, Failure | None]:
+        """Take in what happened to a run; return whether it has ended, and its failure."""
+        _listen(run)
         if run.process.is_alive():
-            if time.monotonic() - run.entered <= self._allowed(run):
-                return None
-            self._kill(run)
-            return self._time_out(run)
-        run.process.join()
+            if time.monotonic() - run.entered <= _allowed(run):
+                return False, None
+            failure = run.failure or _time_out(run)
+            _end(run)
+            return True, failure
         code = run.process.exitcode
-        _kill_group(run.process.pid)  # what the entry left running
-        process, run.process = run.process, None  # an interrupt from here on finds nothing to kill
-        process.close()
-        self._listen(run)
-        run.pipe.close()
+        _end(run)
+        if code == LOST and not run.alone:
+            self._run_again_alone(run)
+            return False, None
         if code == 0 and run.step == "unlearn" and run.phase == "finish" and (run.work / "net.pt").is_file():
             self._start(run, "evaluate")
-            return None
+            return False, None
         if code == 0 and run.step != "unlearn" and run.job.is_done(self.folder):
-            return self.folder.result_path(run.job.key)
-        return _recorded_failure(run.work) or _unexplained_end(code, run)
+            return True, None
+        return True, run.failure or _unexplained_end(code, run)
 
-    def _listen(self, run: _Run) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while run.pipe and not run.pipe.closed and run.pipe.poll():
-                message = run.pipe.recv_bytes(16)
-                phase = {b"start": "entry", b"end": "finish"}.get(message)
-                if phase:
-                    run.phase, run.entered = phase, time.monotonic()
-
-    def _allowed(self, run: _Run) -> float:
-        """Return the seconds that the current phase may take."""
-        if run.step == "train":
-            return float("inf")
-        if run.phase == "entry":
-            return float("inf") if run.limit is None else run.limit
-        return SETUP_SECONDS
-
-    def _time_out(self, run: _Run) -> Failure:
-        seconds = time.monotonic() - run.entered
-        if run.step == "unlearn" and run.phase == "entry":
-            return Failure("time-out", f"unlearning() was stopped after {seconds:.1f} s.", seconds=seconds)
-        return Failure("time-out", f"No end within {SETUP_SECONDS} s outside unlearning() ({run.step}).")
-
-    def _kill(self, run: _Run) -> None:
-        if run.process is not None and run.process.pid is not None:  # an interrupt can come while it starts
-            _kill_group(run.process.pid)
-            run.process.kill()
-            run.process.join()
-        if run.pipe is not None:
-            run.pipe.close()
+    def _run_again_alone(self, run: _Run) -> None:
+        """Put a run back: the fork server has ended under it, and only a run alone shows who ends it."""
+        self._runs.remove(run)
+        self.folder.drop_work_folder(run.work)
+        self._waiting.insert(0, _Run(run.job, run.limit, self.folder.new_work_folder(run.job.key), alone=True))
 
 
-def _kill_group(pid: int) -> None:
-    """Kill a child process with all that it has started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+def _run_step(*arguments: object) -> None:
+    """Run in the child; what it imports, the fork server has imported before."""
+    from local_scorer.execution import child
+
+    child.run_step(*arguments)
 
 
-def _start_forkserver() -> None:
-    """Start it now, deaf to Ctrl-C, which belongs to this process: it takes seconds, torch being imported."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # signals belong to the main thread; the server then starts with the first job
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _count_gpus() -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU here. Use --device cpu.")
+    return torch.cuda.device_count()
+
+
+def _ensure_forkserver() -> None:
+    """Start the fork server if it does not run. Ctrl-C belongs to this process and does not reach it."""
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS[:1])
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
 
 
-@contextlib.contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
-        return
-    came = []
-    usual = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+def _end(run: _Run) -> None:
+    """Kill a run's process with all that it has started, and forget it. Works twice, as after an interrupt."""
+    process = run.process
+    if process is not None:
+        if process.pid is not None:
+            interrupts.kill_group(process.pid)
+            process.join(timeout=JOIN_SECONDS)
+        run.process = None
+        with contextlib.suppress(ValueError):  # it has not ended yet: a system call holds it
+            process.close()
+    _listen(run)
+    _hang_up(run)
+
+
+def _hang_up(run: _Run) -> None:
+    pipe, run.pipe = run.pipe, None
+    if pipe is not None:
+        pipe.close()
+
+
+def _listen(run: _Run) -> None:
+    """Take in the lines on a run's pipe. What is not a known line, at its time, does not count."""
+    while run.pipe is not None and len(run.heard) < MESSAGE_BYTES:
+        try:
+            chunk = os.read(run.pipe.fileno(), MESSAGE_BYTES - len(run.heard))
+        except BlockingIOError:
+            break
+        if not chunk:
+            _hang_up(run)  # the other end was closed: it would be ready to be read for ever
+        run.heard += chunk
+    lines = bytes(run.heard).split(b"\n")[:-1]
+    for line in lines[run.lines :]:
+        phase = {(b"start", "setup"): "entry", (b"end", "entry"): "finish"}.get((line, run.phase))
+        if phase:
+            run.phase, run.entered = phase, time.monotonic()
+        elif line.startswith(b"{") and run.failure is None:
+            run.failure = _reported_failure(line)
+    run.lines = len(lines)
+    if len(run.heard) >= MESSAGE_BYTES and run.pipe is not None:
+        run.failure = Failure("exception", "The process wrote into the scorer's own pipe without end.")
+        _hang_up(run)
+        if run.process is not None:
+            interrupts.kill_group(run.process.pid)
+
+
+def _reported_failure(line: bytes) -> Failure | None:
+    """Return the failure that a child reported; None if it has not the form that a failure has."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        if came:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _recorded_failure(work: Path) -> Failure | None:
-    try:
-        return Failure(**json.loads((work / "failure.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(content, dict) or content.keys() != LONGEST.keys() or content["kind"] not in KINDS:
+        return None
+    if any(type(content[name]) is not str or len(content[name]) > most for name, most in LONGEST.items()):
+        return None
+    return Failure(**{name: text.encode(errors="replace").decode() for name, text in content.items()})
+
+
+def _allowed(run: _Run) -> float:
+    """Return the seconds that the current phase may take."""
+    if run.step == "train":
+        return float("inf")
+    if run.phase == "entry":
+        return float("inf") if run.limit is None else run.limit
+    return SETUP_SECONDS
+
+
+def _time_out(run: _Run) -> Failure:
+    seconds = time.monotonic() - run.entered
+    if run.step == "unlearn" and run.phase == "entry":
+        return Failure("time-out", f"unlearning() was stopped after {seconds:.1f} s.", seconds=seconds)
+    return Failure("time-out", f"No end within {SETUP_SECONDS} s outside unlearning() ({run.step}).")
 
 
 def _unexplained_end(code: int, run: _Run) -> Failure:
+    if code == LOST:
+        return Failure(
+            "killed",
+            "The process ended with exit code 255, or ended the process that starts all runs, with no other "
+            "run beside it.",
+        )
     if code == -signal.SIGKILL:
         return Failure("killed", "The process was killed from outside, or the system ran out of memory.")
     if code < 0:
         return Failure("killed", f"The process was ended by {signal.Signals(-code).name}.")
-    inside = run.step == "unlearn" and run.phase != "finish"
-    when = "before unlearning() returned." if inside else "without a result."
-    hint = " Is the disk full?" if code else ""
-    return Failure("exception", f"The process ended (exit code {code}) {when}{hint}")
+    if run.step == "unlearn" and run.phase != "finish":
+        return Failure("exception", f"The process ended (exit code {code}) before unlearning() returned.")
+    what = "a checkpoint" if run.step == "unlearn" else "a result"
+    return Failure("exception", f"The process ended (exit code {code}) without leaving {what} or an error.")

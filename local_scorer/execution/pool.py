@@ -1,4 +1,4 @@
-"""Have a list of jobs done: skip what exists, spread the rest over the workers, show one line of progress."""
+"""Do a list of jobs: skip what exists, spread the rest over an engine's slots, show one line of progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 from tqdm.auto import tqdm
@@ -17,23 +17,31 @@ from local_scorer.runs.store import Failure, RunFolder
 LOOK_AGAIN = 1.0  # seconds between looks at jobs that another run is working on
 
 
-class Executor(Protocol):
-    """Where jobs run. `LocalExecutor` is the one for this machine; a cluster engine can stand in for it."""
+class Engine(Protocol):
+    """Where jobs run: on this machine (`local`), on a Ray cluster (`ray`), or anywhere else.
 
-    slots: int
+    An engine is opened by who uses it, in a ``with`` block that ends in `close`. All it has to do is to run
+    ``python -m local_scorer job FILE`` on a machine that sees the run folder and the data.
+    """
 
     @property
-    def running(self) -> list[Job]:
-        """The jobs under way."""
+    def slots(self) -> int:
+        """How many jobs it can run at a time, now."""
 
     def submit(self, job: Job, limit: float | None = None) -> None:
         """Start a job; `limit` is in seconds inside ``unlearning()``."""
 
-    def wait(self, timeout: float) -> list[tuple[Job, Path | Failure]]:
-        """Return the jobs that ended within `timeout` seconds: finished file or failure."""
+    def wait(self, timeout: float) -> list[tuple[Job, Failure | None]]:
+        """Return the jobs that ended within `timeout` seconds: None for one with a finished file."""
 
     def close(self) -> None:
         """Stop everything."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    lock: IO[str]
+    time: float  # when it was submitted
 
 
 class Progress:
@@ -90,12 +98,12 @@ class Progress:
 def run(
     jobs: Sequence[Job],
     folder: RunFolder,
-    executor: Executor,
+    engine: Engine,
     progress: Progress,
     limit: float | None = None,
     later: Sequence[Job] = (),
 ) -> dict[Job, Failure]:
-    """Have `jobs` done, and return the failures.
+    """Do `jobs`, and return the failures. The engine stays open.
 
     After the first failure of an entry its remaining runs are not started: one missing model leaves nothing
     to score. A failure of any other job is an error.
@@ -110,49 +118,50 @@ def run(
     folder.sweep()
     missing = [job for job in jobs if not job.is_done(folder)]
     failures: dict[Job, Failure] = {}
-    locks: dict[Job, IO[str]] = {}
-    started: dict[Job, float] = {}
+    running: dict[Job, _Started] = {}
     try:
-        while missing or executor.running:
-            elsewhere = _start_jobs(missing, folder, executor, locks, started, progress, limit)
-            progress.show(executor.running, [*missing, *later])
-            if elsewhere and not executor.running:
+        while missing or running:
+            elsewhere = _start_jobs(missing, folder, engine, running, progress, limit)
+            progress.show(list(running), [*missing, *later])
+            if elsewhere and not running:
                 time.sleep(LOOK_AGAIN)  # another run is working on all that is missing
-            for job, outcome in executor.wait(LOOK_AGAIN if elsewhere else 5.0):
-                locks.pop(job).close()
-                progress.finished(job, time.monotonic() - started.pop(job))
-                if not isinstance(outcome, Failure):
+                continue
+            for job, failure in engine.wait(LOOK_AGAIN if elsewhere else 5.0):
+                started = running.pop(job, None)
+                if started is None:
+                    continue  # left over from a call that ended in an error
+                started.lock.close()
+                progress.finished(job, time.monotonic() - started.time)
+                if failure is None:
                     continue
-                folder.save_failure(job.key, outcome)
+                folder.save_failure(job.key, failure)
                 if job.role in TRAINED_ROLES:
                     raise RuntimeError(
-                        f"Training model {job.index} ({job.role}) failed: {outcome.reason} "
+                        f"Training model {job.index} ({job.role}) failed: {failure.reason} "
                         f"The log is {folder.log_path(job.key)}."
                     )
-                failures[job] = outcome
+                failures[job] = failure
                 dropped = [other for other in missing if other.entry_hash == job.entry_hash]
                 progress.dropped(len(dropped))
                 missing = [other for other in missing if other not in dropped]
     finally:
-        executor.close()
-        for lock in locks.values():
-            lock.close()
+        for started in running.values():
+            started.lock.close()
     return failures
 
 
 def _start_jobs(
     missing: list[Job],
     folder: RunFolder,
-    executor: Executor,
-    locks: dict[Job, IO[str]],
-    started: dict[Job, float],
+    engine: Engine,
+    running: dict[Job, _Started],
     progress: Progress,
     limit: float | None,
 ) -> bool:
     """Fill the free slots from `missing`, in order; return whether another run holds one of the jobs."""
     elsewhere = False
     for job in list(missing):
-        if len(executor.running) >= executor.slots:
+        if len(running) >= engine.slots:
             break
         lock = folder.try_lock(job.key)
         if lock is None:
@@ -163,8 +172,8 @@ def _start_jobs(
             lock.close()
             progress.finished(job, None)
             continue
-        locks[job], started[job] = lock, time.monotonic()
-        executor.submit(job, limit)
+        running[job] = _Started(lock, time.monotonic())
+        engine.submit(job, limit)
     return elsewhere
 
 

@@ -21,7 +21,7 @@ from torch import nn
 import data_prep.dataset
 from data_prep.dataset import PreparedDataset
 from data_prep.loaders import loaders
-from local_scorer.execution import checkpoint, contract, submission
+from local_scorer.execution import checkpoint, contract
 from local_scorer.execution.job import Job
 from local_scorer.metric import logit_scaled_confidence
 from local_scorer.models import nets, timing
@@ -59,7 +59,7 @@ def unlearn(job: Job, folder: RunFolder, device: str, work: Path, say: Callable[
         say: told ``b"start"`` just before the entry gets to work, and ``b"end"`` just after.
     """
     data = open_data(job)
-    unlearning = contract.load_entry(folder.root / "entries" / f"{job.entry_hash}.py")
+    unlearning = contract.load_entry(folder.root / "entries" / f"{job.entry_hash}.py", job.entry_hash)
     net = nets.fresh_net(data.n_classes, job.width, seed=0).to(device)
     checkpoint.load_into(net, checkpoint.read_state_dict(folder.weights_path(job.weights_key)))
     net.eval()
@@ -96,7 +96,7 @@ def rescore(job: Job, folder: RunFolder, device: str, header: dict[str, object])
     """
     data = open_data(job)
     net = nets.fresh_net(data.n_classes, job.width, seed=0)
-    checkpoint.load_into(net, submission.read_weights(job.submission, job.index))
+    checkpoint.load_into(net, checkpoint.read_submitted(job.submission, job.index))
     seconds = timing.Seconds(wall=float("nan"), cpu=float("nan"))
     _store(job, folder, net.to(device), data, device, seconds, header)
 

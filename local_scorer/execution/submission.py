@@ -1,7 +1,7 @@
 """A submission.zip made elsewhere: N checkpoints, read without running anything that is in it.
 
-Nothing is unpacked to disk, no member is read beyond a limit, and a checkpoint is opened with ``weights_only``,
-as the competition's server did: nothing but tensors can come out of it.
+Nothing is unpacked to disk, and no member is read beyond a limit. What a checkpoint may be, `checkpoint` says.
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from local_scorer.execution import checkpoint
-from local_scorer.execution.checkpoint import MAX_BYTES
-
 CHECKPOINT = "unlearned_checkpoint_{}.pth"
 FOLDER = "kaggle/tmp"  # where the organisers' own line, zip submission.zip /kaggle/tmp/*.pth, puts them
+MAX_BYTES = 256 << 20  # of a checkpoint, unpacked; a ResNet-18 with 10 outputs has 45 MB
 MOST_MODELS = 10_000
 
 
@@ -75,27 +71,16 @@ def open_submission(path: Path | str) -> Submission:
     return Submission(path, tuple(named[number] for number in range(len(named))))
 
 
-def read_weights(path: Path | str, index: int) -> dict[str, torch.Tensor]:
-    """Return the state dict of one checkpoint, on the CPU and in its own precision.
+def read_member(path: Path | str, index: int) -> bytes:
+    """Return the bytes of one checkpoint.
 
     Raises:
         SubmissionError: there is no such checkpoint, or it cannot be unpacked.
-        WeightsError: it holds anything but a flat dict of ordinary tensors.
     """
     submission = open_submission(path)
     if not 0 <= index < submission.n_models:
         raise SubmissionError(f"{path} holds no {CHECKPOINT.format(index)}.")
-    content = _unpacked(submission.path, submission.members[index])
-    return checkpoint.read_state_dict(content, CHECKPOINT.format(index))
-
-
-def shape_of(path: Path | str) -> tuple[int, int]:
-    """Return stem width and number of outputs of the first checkpoint.
-
-    Raises:
-        WeightsError: it is not a ResNet-18.
-    """
-    return checkpoint.shape_of(read_weights(path, 0), CHECKPOINT.format(0))
+    return _unpacked(submission.path, submission.members[index])
 
 
 def _number_of(path: Path, name: str) -> int:

@@ -29,7 +29,7 @@ def finish(job, folder):
     return folder.save_result(job.key, result)
 
 
-class FakeExecutor:
+class FakeEngine:
     """Ends one job, the oldest, at each wait; the jobs in `failing` fail."""
 
     def __init__(self, folder, slots=2, failing=()):
@@ -50,7 +50,10 @@ class FakeExecutor:
         if not self.running:
             return []
         job = self.running.pop(0)
-        return [(job, self._failing.get(job) or finish(job, self._folder))]
+        failure = self._failing.get(job)
+        if failure is None:
+            finish(job, self._folder)
+        return [(job, failure)]
 
     def close(self):
         self.closed = True
@@ -95,65 +98,65 @@ def assert_free(folder, jobs):
 
 
 def test_every_job_is_run_once_in_order_and_in_the_free_slots(folder):
-    executor, progress = FakeExecutor(folder, slots=2), FakeProgress()
-    assert pool.run(RETRAINED, folder, executor, progress) == {}
-    assert executor.started == RETRAINED
+    engine, progress = FakeEngine(folder, slots=2), FakeProgress()
+    assert pool.run(RETRAINED, folder, engine, progress) == {}
+    assert engine.started == RETRAINED
     assert progress.most_running == 2
     assert progress.finished_jobs == [(job, True) for job in RETRAINED]
-    assert executor.closed
+    assert not engine.closed  # it belongs to who opened it
     assert_free(folder, RETRAINED)
 
 
 def test_nothing_to_do(folder):
-    executor = FakeExecutor(folder)
-    assert pool.run([], folder, executor, FakeProgress()) == {}
-    assert executor.submitted == []
+    engine = FakeEngine(folder)
+    assert pool.run([], folder, engine, FakeProgress()) == {}
+    assert engine.submitted == []
 
 
 def test_finished_jobs_are_skipped(folder):
     finish(RETRAINED[0], folder)
     finish(RETRAINED[2], folder)
-    executor, progress = FakeExecutor(folder), FakeProgress()
-    pool.run(RETRAINED, folder, executor, progress)
-    assert executor.started == [RETRAINED[1], RETRAINED[3]]
+    engine, progress = FakeEngine(folder), FakeProgress()
+    pool.run(RETRAINED, folder, engine, progress)
+    assert engine.started == [RETRAINED[1], RETRAINED[3]]
     assert len(progress.finished_jobs) == 2
 
 
 def test_damaged_results_are_made_again(folder):
     finish(RETRAINED[0], folder).write_bytes(b"half")
-    executor = FakeExecutor(folder)
-    pool.run(RETRAINED[:1], folder, executor, FakeProgress())
-    assert executor.started == RETRAINED[:1]
+    engine = FakeEngine(folder)
+    pool.run(RETRAINED[:1], folder, engine, FakeProgress())
+    assert engine.started == RETRAINED[:1]
     assert RETRAINED[0].is_done(folder)
 
 
 def test_original_without_its_weights_is_made_again(folder):
     original = RETRAINED[0].original_job
     finish(original, folder)
-    executor = FakeExecutor(folder)
-    pool.run([original], folder, executor, FakeProgress())
-    assert executor.started == [original]
+    engine = FakeEngine(folder)
+    pool.run([original], folder, engine, FakeProgress())
+    assert engine.started == [original]
 
 
-def test_limit_reaches_the_executor(folder):
-    executor = FakeExecutor(folder)
-    pool.run(MINE[:1], folder, executor, FakeProgress(), limit=12.5)
-    assert executor.submitted == [(MINE[0], 12.5)]
+def test_limit_reaches_the_engine(folder):
+    engine = FakeEngine(folder)
+    pool.run(MINE[:1], folder, engine, FakeProgress(), limit=12.5)
+    assert engine.submitted == [(MINE[0], 12.5)]
 
 
 def test_jobs_of_a_later_stage_are_shown_and_not_run(folder):
-    executor, progress = FakeExecutor(folder), FakeProgress()
-    pool.run(RETRAINED[:2], folder, executor, progress, later=MINE)
-    assert executor.started == RETRAINED[:2]
+    engine, progress = FakeEngine(folder), FakeProgress()
+    pool.run(RETRAINED[:2], folder, engine, progress, later=MINE)
+    assert engine.started == RETRAINED[:2]
     assert set(progress.missing) == {4}
 
 
 def test_after_a_failure_the_rest_of_the_entry_is_dropped_and_others_go_on(folder):
     """One slot: the first run of `mine` fails before any other has started."""
-    executor, progress = FakeExecutor(folder, slots=1, failing={MINE[0]: BROKEN}), FakeProgress()
-    failures = pool.run([*MINE, *OTHER], folder, executor, progress)
+    engine, progress = FakeEngine(folder, slots=1, failing={MINE[0]: BROKEN}), FakeProgress()
+    failures = pool.run([*MINE, *OTHER], folder, engine, progress)
     assert failures == {MINE[0]: BROKEN}
-    assert executor.started == [MINE[0], *OTHER]
+    assert engine.started == [MINE[0], *OTHER]
     assert progress.dropped_jobs == 3
     assert folder.load_failure(MINE[0].key) == BROKEN
     assert not MINE[1].is_done(folder)
@@ -161,43 +164,42 @@ def test_after_a_failure_the_rest_of_the_entry_is_dropped_and_others_go_on(folde
 
 
 def test_runs_under_way_when_an_entry_fails_come_to_their_end(folder):
-    executor = FakeExecutor(folder, slots=2, failing={MINE[0]: BROKEN})
+    engine = FakeEngine(folder, slots=2, failing={MINE[0]: BROKEN})
     progress = FakeProgress()
-    pool.run(MINE, folder, executor, progress)
-    assert executor.started == MINE[:2]
+    pool.run(MINE, folder, engine, progress)
+    assert engine.started == MINE[:2]
     assert MINE[1].is_done(folder)
     assert progress.dropped_jobs == 2
 
 
 def test_failed_jobs_are_tried_again(folder):
     folder.save_failure(MINE[0].key, BROKEN)
-    executor = FakeExecutor(folder)
-    assert pool.run(MINE[:1], folder, executor, FakeProgress()) == {}
-    assert executor.started == MINE[:1]
+    engine = FakeEngine(folder)
+    assert pool.run(MINE[:1], folder, engine, FakeProgress()) == {}
+    assert engine.started == MINE[:1]
     assert folder.load_failure(MINE[0].key) is None
 
 
 def test_failed_training_stops_everything(folder):
-    executor = FakeExecutor(folder, slots=2, failing={RETRAINED[1]: BROKEN})
+    engine = FakeEngine(folder, slots=2, failing={RETRAINED[1]: BROKEN})
     with pytest.raises(RuntimeError) as error:
-        pool.run(RETRAINED, folder, executor, FakeProgress())
+        pool.run(RETRAINED, folder, engine, FakeProgress())
     log = folder.log_path(RETRAINED[1].key)
     assert str(error.value) == f"Training model 1 (retrained) failed: KeyError: 'age'. The log is {log}."
-    assert executor.closed
-    assert executor.started == RETRAINED[:3]
+    assert engine.started == RETRAINED[:3]
     assert RETRAINED[0].is_done(folder)
     assert_free(folder, RETRAINED)
 
 
-def test_interrupted_run_stops_its_jobs_and_frees_its_locks(folder):
-    class Interrupted(FakeExecutor):
+def test_interrupted_run_frees_its_locks(folder):
+    class Interrupted(FakeEngine):
         def wait(self, timeout):
             raise KeyboardInterrupt
 
-    executor = Interrupted(folder)
+    engine = Interrupted(folder)
     with pytest.raises(KeyboardInterrupt):
-        pool.run(RETRAINED, folder, executor, FakeProgress())
-    assert executor.closed
+        pool.run(RETRAINED, folder, engine, FakeProgress())
+    assert not engine.closed  # it belongs to who opened it
     assert_free(folder, RETRAINED)
 
 
@@ -211,9 +213,9 @@ def test_job_of_another_run_is_waited_for(folder, monkeypatch):
         lock.close()
 
     monkeypatch.setattr(time, "sleep", other_run_ends)
-    executor, progress = FakeExecutor(folder), FakeProgress()
-    pool.run(RETRAINED, folder, executor, progress)
-    assert executor.started == RETRAINED[1:]
+    engine, progress = FakeEngine(folder), FakeProgress()
+    pool.run(RETRAINED, folder, engine, progress)
+    assert engine.started == RETRAINED[1:]
     assert progress.finished_jobs == [*((job, True) for job in RETRAINED[1:]), (RETRAINED[0], False)]
     assert_free(folder, RETRAINED)
 
@@ -221,14 +223,14 @@ def test_job_of_another_run_is_waited_for(folder, monkeypatch):
 def test_job_that_another_run_gave_up_is_taken_over(folder, monkeypatch):
     lock = folder.try_lock(RETRAINED[0].key)
     monkeypatch.setattr(time, "sleep", lambda seconds: lock.close())
-    executor = FakeExecutor(folder)
-    pool.run(RETRAINED[:1], folder, executor, FakeProgress())
-    assert executor.started == RETRAINED[:1]
+    engine = FakeEngine(folder)
+    pool.run(RETRAINED[:1], folder, engine, FakeProgress())
+    assert engine.started == RETRAINED[:1]
 
 
 def test_leftovers_of_dead_runs_are_swept(folder):
     left = folder.new_work_folder("dead")
-    pool.run([], folder, FakeExecutor(folder), FakeProgress())
+    pool.run([], folder, FakeEngine(folder), FakeProgress())
     assert not left.exists()
 
 

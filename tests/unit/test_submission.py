@@ -17,9 +17,10 @@ from data_prep import dataset
 from local_scorer import cli
 from local_scorer import run as leaderboard
 from local_scorer.execution import checkpoint, steps, submission
-from local_scorer.execution.checkpoint import WeightsError
+from local_scorer.execution.checkpoint import WeightsError, read_submitted
 from local_scorer.execution.job import Job
-from local_scorer.execution.submission import SubmissionError, open_submission, read_weights
+from local_scorer.execution.local import LocalEngine
+from local_scorer.execution.submission import SubmissionError, open_submission
 from local_scorer.models import nets as models
 from local_scorer.models.recipes import RECIPES
 from local_scorer.report import board as report
@@ -117,7 +118,7 @@ def test_a_member_that_hides_its_size_is_read_no_further_than_the_limit(zip_path
     assert content.count(size) == 2
     zip_path.write_bytes(content.replace(size, (1000).to_bytes(4, "little")))
     with pytest.raises(SubmissionError, match=r"cannot be unpacked .*Bad CRC-32"):
-        read_weights(zip_path, 0)
+        read_submitted(zip_path, 0)
 
 
 def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_refused(zip_path, monkeypatch):
@@ -127,7 +128,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_refused(zip_path, monk
         archive.writestr("archive/data.pkl", b"\0" * (1 << 21))
     write_zip(zip_path, checkpoints(1, inner.getvalue()))
     with pytest.raises(WeightsError, match=r"^unlearned_checkpoint_0\.pth unpacks to 2,097,152 bytes"):
-        read_weights(zip_path, 0)
+        read_submitted(zip_path, 0)
 
 
 def test_lzma_and_encrypted_members_are_refused(zip_path):
@@ -142,7 +143,7 @@ def test_a_pickle_bomb_does_not_go_off(zip_path, capfd, legacy):
     write_zip(zip_path, checkpoints(1, content))
     expected = "is not a file that torch.save wrote" if legacy else "would run code when opened: it was refused"
     with pytest.raises(WeightsError, match=expected):
-        read_weights(zip_path, 0)
+        read_submitted(zip_path, 0)
     assert "bomb" not in capfd.readouterr().out
 
 
@@ -163,17 +164,17 @@ def test_only_state_dicts_of_ordinary_tensors_come_out(zip_path, content):
     with pytest.raises(
         WeightsError, match=r"^unlearned_checkpoint_0\.pth is not a state dict of ordinary tensors"
     ):
-        read_weights(zip_path, 0)
+        read_submitted(zip_path, 0)
 
 
 def test_weights_come_back_in_their_own_precision(zip_path):
     weights = collections.OrderedDict(a=torch.tensor([0.1, 2.0]).half(), n=torch.tensor(3))
     write_zip(zip_path, checkpoints(2, saved(weights)))
-    back = read_weights(zip_path, 1)
+    back = read_submitted(zip_path, 1)
     assert back["a"].dtype == torch.float16 and torch.equal(back["a"], weights["a"])
     assert back["n"].dtype == torch.int64 and back["n"] == 3
     with pytest.raises(SubmissionError, match=r"holds no unlearned_checkpoint_2\.pth"):
-        read_weights(zip_path, 2)
+        read_submitted(zip_path, 2)
 
 
 def test_half_precision_weights_are_evaluated_in_float32():
@@ -191,8 +192,9 @@ def _halved(tensor):
 def direct_run(tiny_data, tmp_path_factory):
     """A finished run of fine-tuning with 4 models, and the checkpoints that it scored."""
     folder = RunFolder(tmp_path_factory.mktemp("direct"))
-    settings = leaderboard.Settings(tiny_data, n_models=4, workers=2)
-    board = leaderboard.run(settings, [FINETUNE], folder, show_progress=False)
+    settings = leaderboard.Settings(tiny_data, n_models=4)
+    with LocalEngine(folder, workers=2) as engine:
+        board = leaderboard.run(settings, [FINETUNE], folder, engine, show_progress=False)
     record = report.load_record(folder)
     data = dataset.load(tiny_data)
     job = Job(
@@ -283,9 +285,9 @@ def test_a_submission_that_does_not_fit_ends_the_run_before_anything_is_trained(
     folder = RunFolder(tmp_path / "run")
 
     def refused(**changes):
-        settings = leaderboard.Settings(tiny_data, **{"n_models": 4, "workers": 1} | changes)
-        with pytest.raises(SubmissionError) as error:
-            leaderboard.run(settings, [path], folder, show_progress=False)
+        settings = leaderboard.Settings(tiny_data, **{"n_models": 4} | changes)
+        with pytest.raises(SubmissionError) as error, LocalEngine(folder, workers=1) as engine:
+            leaderboard.run(settings, [path], folder, engine, show_progress=False)
         assert not list(folder.root.glob("jobs/*.npz"))
         return str(error.value)
 
