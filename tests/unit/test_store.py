@@ -335,6 +335,7 @@ OTHERS = {
     "device": "cuda",
     "entry_hash": "b" * 64,
     "original": 1,
+    "weights": "c" * 64,
 }
 NAMES_AND_PLACES = [field.name for field in dataclasses.fields(Job) if field.name not in OTHERS]
 
