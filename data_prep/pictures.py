@@ -36,6 +36,8 @@ def decode(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's doubts about a file that the checks below settle
+            if form == "PNG":
+                Image.open(io.BytesIO(data), formats=(form,)).verify()  # its checksums, which decoding skips
             picture = Image.open(io.BytesIO(data), formats=(form,))
             width, height = picture.size
             fits = smallest <= min(width, height) and max(width, height) <= largest

@@ -151,6 +151,16 @@ def test_a_limit_takes_the_first_pictures_of_each_split(tiny_data, tmp_path):
         np.testing.assert_array_equal(back.images[back.rows(split)], data.images[data.rows(split)[:5]])
 
 
+def test_a_picture_with_a_wrong_checksum_is_refused(tree, tmp_path):
+    path = tree / "images" / "P01" / "1.png"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IEND") - 9] ^= 1  # within the checksum of the pixels, which alone would decode as before
+    path.write_bytes(data)
+    with pytest.raises(ValueError) as error:
+        kaggle.prepare(tree, tmp_path / "back")
+    assert str(error.value).startswith(f"{path} is not a whole PNG picture (")
+
+
 def spoil_csv(change):
     def spoil(tree):
         rows = pd.read_csv(tree / "forget.csv", dtype=str)
