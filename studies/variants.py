@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from local_scorer import run as leaderboard
+from local_scorer import run
 from local_scorer.execution.local import LocalEngine
 from local_scorer.report.board import Leaderboard
 from local_scorer.runs.store import RunFolder, write_atomically
@@ -40,13 +40,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
     args = parser.parse_args()
-    settings = leaderboard.Settings(args.data, n_models=args.models, recipe=args.recipe, width=args.width)
+    settings = run.Settings(args.data, n_models=args.models, recipe=args.recipe, width=args.width)
     folder = RunFolder(args.out)
     command = "python -m studies.variants " + shlex.join(sys.argv[1:])
     names = [name for text in args.variants for name in expanded(text)]
     files = [written(name, args.out / "variants") for name in names]
     with LocalEngine(folder, settings.device, args.workers) as engine:
-        board = leaderboard.run(settings, files, folder, engine, command)
+        board = run.run(settings, files, folder, engine, command)
     ties = [f"Tie: {tie}" for tie in board.ties]
     frame.publish("studies.variants", args.results, COLUMNS, list(rows(board)), board.n_models, ties)
 
