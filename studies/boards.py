@@ -25,6 +25,7 @@ BY_ENTRY = (
     "retain_ratio", "test_ratio", "time_ratio", "retain_accuracy", "forget_accuracy", "test_accuracy",
     "seconds", "cpu_time_ratio",
 )  # fmt: skip
+CHANGED = " †"  # behind an entry whose code is another one than that which was measured
 REFERENCES = {"retrained": "ceiling", "no unlearning": "floor"}
 
 
@@ -107,7 +108,7 @@ def table(folder: Path, rules: str = "official") -> Results:
     for claim in claims(folder):
         if rules in claim["rules"]:
             values = claim["rules"][rules] | claim
-            name = claim["entry"] + (" †" if has_changed(claim) else "")
+            name = claim["entry"] + (CHANGED if has_changed(claim) else "")
             status = REFERENCES.get(claim["entry"], claim["status"])
             rows.append([name, *(values[part] for part in columns[1:-1]), status])
     rows.sort(key=lambda row: -(row[1] or 0.0))

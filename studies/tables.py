@@ -80,7 +80,7 @@ def value(name: str) -> str:
     """Return one figure, such as that of "builtin64 | finetune | score"."""
     source, row, column = (part.strip() for part in name.split("|"))
     results = results_of(source)
-    found = [line for line in results.rows if str(line[0]) == row]
+    found = [line for line in results.rows if str(line[0]).removesuffix(boards.CHANGED) == row]
     if len(found) != 1 or column not in results.columns:
         raise ValueError(f"No single value {name!r} below results/.")
     return frame.written(column, found[0][results.columns.index(column)])
@@ -142,13 +142,13 @@ def of_method(name: str) -> str:
     if not rows:
         return "Not measured yet."
     header = ["board", "N", "score", "95 % interval", "of the ceiling", "F", "retain", "test", "time"]
-    said = " † The entry's code has changed since." if any("†" in row[2] for row in rows) else ""
+    said = f"{boards.CHANGED} The entry's code has changed since." if any("†" in row[2] for row in rows) else ""
     return grid(header, *rows) + f"\n\nEach board with its conditions: [results](../README.md#results).{said}"
 
 
 def _scores(claim: dict[str, object]) -> Iterator[tuple[str, list[str]]]:
     for rules, found in claim["rules"].items():
-        score = frame.written("score", found["score"]) + (" †" if boards.has_changed(claim) else "")
+        score = frame.written("score", found["score"]) + (boards.CHANGED if boards.has_changed(claim) else "")
         ends = (found["score_low"], found["score_high"])
         interval = "-" if None in ends else " to ".join(frame.written("score_interval", end) for end in ends)
         parts = [("share_of_ceiling", found), ("forgetting_quality", found)]
