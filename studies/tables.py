@@ -187,12 +187,19 @@ def against_n() -> str:
 
 
 def short(name: str) -> str:
-    """Return a board without the parts of its scores and without its notes."""
+    """Return a board without the parts of its scores, and of its notes only what explains a mark."""
     board = results_of(name)
     shown = ["entry", "score", "share_of_ceiling", "time_ratio"]
     places = [board.columns.index(column) for column in shown]
     rows = [[row[place] for place in places] for row in board.rows]
-    return markdown(replace(board, columns=shown, rows=rows, notes=[]))
+    return markdown(
+        replace(
+            board,
+            columns=shown,
+            rows=rows,
+            notes=[note for note in board.notes if note.startswith(boards.CHANGED.strip())],
+        )
+    )
 
 
 def beside_table1() -> str:
