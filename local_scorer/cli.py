@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from local_scorer.execution import interrupts
 from local_scorer.report import board as report
 from local_scorer.report import table
+from local_scorer.runs.record import Run
 from local_scorer.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -79,15 +80,14 @@ def show_report(args: argparse.Namespace) -> int:
     """Print the leaderboard of a run folder from its stored arrays, and write report.html, without torch."""
     from local_scorer.report import page  # imports matplotlib
 
-    folder = RunFolder(args.folder)
-    record = report.load_record(folder)
-    board = report.collect(folder, record, args.rules)
-    suffix = "" if board.rules == record.rules else f"-{board.rules}"  # the run's own files stay as they are
-    code = _show(folder, board, suffix)
+    run = Run.open(args.folder)
+    board = report.collect(run, args.rules)
+    suffix = "" if board.rules == run.record.rules else f"-{board.rules}"  # the run's own files stay as they are
+    code = _show(run.folder, board, suffix)
     faces = args.thumbnails
-    if faces is None and record.data["name"] == page.BUILT_IN:
-        faces = _built_in(record.data["fingerprint"])
-    html, *figures = page.write_page(folder, board, record, faces, suffix)
+    if faces is None and board.data.name == page.BUILT_IN:
+        faces = _built_in(board.data.fingerprint)
+    html, *figures = page.write_page(run, board, faces, suffix)
     print(f"Written: {html}, and its figures as {len(figures)} PNG files in {figures[0].parent}")
     return code
 
@@ -154,17 +154,14 @@ def list_runs(args: argparse.Namespace) -> int:
     if not records:
         print(f"No runs below {args.folder}. Make one with 'python -m local_scorer leaderboard'.")
     for path in records:
-        folder = RunFolder(path.parent)
         try:
-            record = report.load_record(folder)
+            run = Run.open(path.parent)
         except ValueError as error:
             print(error)
             continue
-        names = table.printable(", ".join(entry["name"] for entry in record.entries))
-        keys = [record.original, *record.retrained, *record.ceiling]
-        keys += [key for entry in record.entries for key in entry["keys"]]
-        done = sum(folder.result_path(key).is_file() for key in keys)
-        print(f"{path.parent}: {record.data['name']}, N={record.n_models}, {done}/{len(keys)} jobs: {names}")
+        names, data = (table.printable(text) for text in (", ".join(run.names), run.record.data.name))
+        done = sum(run.folder.result_path(key).is_file() for key in run.keys)
+        print(f"{path.parent}: {data}, N={run.record.n_models}, {done}/{len(run.keys)} jobs: {names}")
     return DONE
 
 

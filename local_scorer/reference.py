@@ -125,7 +125,7 @@ def make(
         n_models=n_models,
         n_originals=n_originals,
         parameters=parameters,
-        environment=store.environment(),
+        environment=asdict(store.environment()),
         command=command,
         date=date.today().isoformat(),
         arrays={},

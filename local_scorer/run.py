@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from local_scorer.execution.pool import Engine
 from local_scorer.execution.submission import SubmissionError
 from local_scorer.metric.score import TIME_LIMIT
 from local_scorer.models.recipes import RECIPES, WIDTHS
-from local_scorer.report import board as report
-from local_scorer.report.board import Leaderboard, RunRecord
+from local_scorer.report import board
+from local_scorer.report.board import Leaderboard
 from local_scorer.runs import store
+from local_scorer.runs.record import CEILING, FLOOR, Counts, Data, Entry, Provenance, Run, RunRecord, RunSettings
 from local_scorer.runs.store import RunFolder
 
 FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
@@ -52,8 +53,8 @@ class Settings:
             raise ValueError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
         if self.width not in WIDTHS:
             raise ValueError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {self.width}.")
-        if self.rules not in report.RULES:
-            raise ValueError(f"Unknown rules {self.rules!r}: expected one of {', '.join(report.RULES)}.")
+        if self.rules not in board.RULES:
+            raise ValueError(f"Unknown rules {self.rules!r}: expected one of {', '.join(board.RULES)}.")
         if self.device not in DEVICES:
             raise ValueError(f"--device must be cpu or cuda, found {self.device!r}.")
 
@@ -82,7 +83,7 @@ def run(
         if not len(data.rows(split)):
             raise ValueError(f"{settings.data} has no pictures in its {split} split: nothing can be scored.")
     names = [contract.entry_name(path) for path in entries]
-    rows = [*names, report.FLOOR, report.CEILING]
+    rows = [*names, FLOOR, CEILING]
     taken = sorted({name for name in names if rows.count(name) > 1})
     if taken:
         raise ValueError(f"Every entry needs a name of its own: {', '.join(taken)} is taken. Rename the file.")
@@ -107,23 +108,24 @@ def run(
         rules=settings.rules,
         n_models=settings.n_models,
         data=_describe(data),
-        settings={
-            "recipe": asdict(base.recipe),
-            "width": settings.width,
-            "size": data.size,
-            "seed": settings.seed,
-            "device": settings.device,
-            "workers": engine.slots,
-        },
+        settings=RunSettings(
+            recipe=base.recipe,
+            width=settings.width,
+            size=data.size,
+            seed=settings.seed,
+            device=settings.device,
+            workers=engine.slots,
+        ),
         original=base.key,
-        retrained=[job.key for job in retrained],
-        ceiling=[job.key for job in ceiling],
-        entries=[{**described, "keys": [job.key for job in jobs]} for described, jobs in planned],
-        provenance={"command": command, "environment": store.environment()},
+        retrained=_keys(retrained),
+        ceiling=_keys(ceiling),
+        entries=tuple(entry for entry, _ in planned),
+        provenance=Provenance(command=command, environment=store.environment()),
     )
-    report.save_record(folder, record)
+    stored = Run(folder, record)
+    stored.save()
     _do_all(trained, unlearned, submitted, folder, engine, show_progress)
-    return report.collect(folder, record)
+    return board.collect(stored)
 
 
 def _do_all(
@@ -153,22 +155,26 @@ def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
     return [replace(base, index=index, **changes) for index in range(count)]
 
 
-def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tuple[dict[str, Any], list[Job]]:
-    """Return the entry's description for the record, and its jobs: none if the file cannot be read."""
+def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tuple[Entry, list[Job]]:
+    """Return what the record says of the entry, and its jobs: none if the file cannot be read."""
     name = contract.entry_name(path)
     if path.suffix == ".zip":
         _check_submission(base, path, n_models)
         digest = data_prep.dataset.sha256_of(path)
         jobs = _copies(base, n_models, role="submitted", entry=name, entry_hash=digest, submission=str(path))
-        return {"name": name, "hash": digest}, jobs
+        return Entry(name=name, hash=digest, keys=_keys(jobs)), jobs
     try:
         source = contract.read_source(path)
     except EntryError as error:
-        return {"name": name, "hash": None, "error": str(error)}, []
+        return Entry(name=name, hash=None, keys=(), error=str(error)), []
     digest = contract.source_hash(source)
     folder.keep_entry(source, digest)
     jobs = _copies(base, n_models, role="unlearned", entry=name, entry_hash=digest)
-    return {"name": name, "hash": digest}, jobs
+    return Entry(name=name, hash=digest, keys=_keys(jobs)), jobs
+
+
+def _keys(jobs: Sequence[Job]) -> tuple[str, ...]:
+    return tuple(job.key for job in jobs)
 
 
 def _check_submission(base: Job, path: Path, n_models: int) -> None:
@@ -189,15 +195,15 @@ def _check_submission(base: Job, path: Path, n_models: int) -> None:
         )
 
 
-def _describe(data: data_prep.dataset.PreparedDataset) -> dict[str, Any]:
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "class_names": data.class_names,
-        "counts": {split: len(data.rows(split)) for split in data_prep.dataset.SPLITS},
-        "settings": data.manifest["settings"],
-        "seed": data.manifest["seed"],
-    }
+def _describe(data: data_prep.dataset.PreparedDataset) -> Data:
+    return Data(
+        name=data.name,
+        fingerprint=data.fingerprint,
+        class_names=tuple(data.class_names),
+        counts=Counts(**{split: len(data.rows(split)) for split in data_prep.dataset.SPLITS}),
+        settings=data.manifest["settings"],
+        seed=data.manifest["seed"],
+    )
 
 
 def _check_unchanged(data: data_prep.dataset.PreparedDataset) -> None:

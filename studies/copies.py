@@ -16,6 +16,7 @@ from data_prep import dataset, duplicates
 from local_scorer import metric
 from local_scorer.metric.score import ModelSet, something_to_forget, statistic
 from local_scorer.report.board import RULES
+from local_scorer.runs.record import CEILING, Run
 from studies import frame
 
 RESAMPLES = 2000
@@ -31,15 +32,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the --out folder of a leaderboard")
     parser.add_argument("--data", type=Path, required=True, help="the data set that it ran on")
     args = parser.parse_args()
-    run, data = frame.Run(args.run), dataset.load(args.data)
-    if run.record.data["fingerprint"] != data.fingerprint:
+    run, data = Run.open(args.run), dataset.load(args.data)
+    if run.record.data.fingerprint != data.fingerprint:
         raise ValueError(f"{args.run} ran on another data set than {args.data}.")
     copied = has_copy(data)
     if copied.all() or not copied.any():
         raise ValueError(f"{copied.sum()} of {len(copied)} forget pictures have a copy: no two kinds.")
     rows = []
     for rules in RULES:
-        for name in run.names:
+        for name in (*run.readable, CEILING):
             earned = points(run.models(name), run.retrained, rules)
             parts = earned[copied], earned[~copied]
             rows.append((name, rules, *interval(parts[0]), *interval(parts[1]), share_higher(*parts)))

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from local_scorer.metric.score import ModelSet, final_score
+from local_scorer.runs.record import CEILING, Run
 from local_scorer.statistics.forecast import LEAST_MODELS, forecast
 from studies import frame
 from studies.simulated import CASES, ForgetSet, model_set
@@ -86,8 +87,8 @@ def of_run(root: Path, counts: list[int]) -> Iterator[tuple[str, int, list[Trial
     Raises:
         ValueError: the folder holds no finished run.
     """
-    run = frame.Run(root)
-    for name in run.names:
+    run = Run.open(root)
+    for name in (*run.readable, CEILING):
         unlearned = run.models(name)
         truth = final_score(unlearned, run.retrained).forgetting_quality
         for n_models in counts:

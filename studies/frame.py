@@ -13,12 +13,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from local_scorer.metric.score import ModelSet
-from local_scorer.report import board
 from local_scorer.runs import store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,10 +128,10 @@ def publish(
     """Print the rows, and write them with where, when and how they were made."""
     here = store.environment()
     versions = {"python": platform.python_version()}
-    versions |= {name: version for name, version in here["packages"].items() if version}
+    versions |= {name: version for name, version in here.packages.items() if version}
     results = Results(
         command=shlex.join(["python", "-m", study, *sys.argv[1:]]),
-        machine=f"{here['cores']} cores of {here['processor']}",
+        machine=f"{here.cores} cores of {here.processor}",
         date=datetime.now(timezone.utc).date().isoformat(),
         versions=versions,
         n_models=n_models,
@@ -159,33 +156,6 @@ def exit_with(main: Callable[[], None]) -> NoReturn:
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
     sys.exit(0)
-
-
-class Run:
-    """The models of a finished leaderboard, by the names of its rows."""
-
-    def __init__(self, root: Path):
-        self._folder = store.RunFolder(root)
-        self.record = board.load_record(self._folder)
-        self._keys = {entry["name"]: entry["keys"] for entry in self.record.entries if entry["keys"]}
-        self._keys[board.CEILING] = self.record.ceiling
-
-    @property
-    def names(self) -> list[str]:
-        """The entries that have models, and the ceiling."""
-        return list(self._keys)
-
-    @cached_property
-    def original(self) -> ModelSet:
-        return board.models_of(self._folder, [self.record.original])
-
-    @cached_property
-    def retrained(self) -> ModelSet:
-        return board.models_of(self._folder, self.record.retrained)
-
-    def models(self, name: str) -> ModelSet:
-        """Return the N models of an entry, or of the second set of retrained models."""
-        return board.models_of(self._folder, self._keys[name])
 
 
 def save(results: Results, path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from local_scorer import metric
 from local_scorer.metric.score import final_score, statistic
+from local_scorer.runs.record import CEILING, Run
 from studies import frame
 
 COLUMNS = (
@@ -32,10 +33,10 @@ def main() -> None:
     parser = frame.parser("studies.limits", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="the --out folder of a leaderboard")
     args = parser.parse_args()
-    run = frame.Run(args.run)
+    run = Run.open(args.run)
     theirs = statistic(run.retrained, "official")
     rows = []
-    for name in run.names:
+    for name in (*run.readable, CEILING):
         models = run.models(name)
         ours = statistic(models, "official")
         score = final_score(models, run.retrained)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from local_scorer.metric.score import ModelSet, Score, final_score
-from local_scorer.report.board import CEILING, FLOOR, RULES
+from local_scorer.report.board import RULES
+from local_scorer.runs.record import CEILING, FLOOR, Run
 from studies import frame
 
 NOISE = 0.1  # of the standard deviation of the unlearned models' logits
@@ -34,9 +35,8 @@ def main() -> None:
     parser.add_argument("--rules", choices=RULES, default="notebook")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    run = frame.Run(args.run)
-    models = {name: run.models(name) for name in run.names}
-    models[FLOOR] = run.original.repeated(run.record.n_models)
+    run = Run.open(args.run)
+    models = {name: run.models(name) for name in (*run.readable, CEILING, FLOOR)}
     generator = np.random.default_rng(args.seed)
     real, faked = {}, {}
     for name, unlearned in models.items():

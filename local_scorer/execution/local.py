@@ -79,7 +79,7 @@ class LocalEngine:
         self.slots = slots or self.workers
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([CHILD])  # torch is imported only once
-        self._environment: dict[str, object] | None = None
+        self._environment: store.Environment | None = None
         self._runs: list[_Run] = []
         self._waiting: list[_Run] = []
 

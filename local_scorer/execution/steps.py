@@ -26,7 +26,7 @@ from local_scorer.execution.job import Job
 from local_scorer.metric import logit_scaled_confidence
 from local_scorer.models import nets, timing
 from local_scorer.runs import store
-from local_scorer.runs.store import JobResult, RunFolder
+from local_scorer.runs.store import Header, JobResult, RunFolder
 
 SPLITS_OF_TRAINING = {
     "original": ("retain", "forget"),
@@ -156,21 +156,21 @@ def _store(
             retain_confidence = logit_scaled_confidence(outputs, split_labels).astype(np.float32)
         if split in store.LOGITS:
             logits[split], labels[split] = outputs, split_labels
-    header = {
-        "role": job.role,
-        "index": job.index,
-        "entry": job.entry,
-        "entry_hash": job.entry_hash,
-        "data": data.name,
-        "fingerprint": job.fingerprint,
-        "recipe": asdict(job.recipe),
-        "width": job.width,
-        "seed": job.seed,
-        "job_seed": job.job_seed,
-        "original": job.original,
-        "device": job.device,
+    header = Header(
+        role=job.role,
+        index=job.index,
+        entry=job.entry,
+        entry_hash=job.entry_hash,
+        data=data.name,
+        fingerprint=job.fingerprint,
+        recipe=job.recipe,
+        width=job.width,
+        seed=job.seed,
+        job_seed=job.job_seed,
+        original=job.original,
+        device=job.device,
         **header,
-    }
+    )
     result = JobResult(
         header=header,
         logits=logits,

@@ -8,7 +8,7 @@ models (organisers' metric report; report, section 5.3). The ratios are not capp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from local_scorer import metric
 
 ENOUGH_MODELS = 64  # below, scores hardly rank entries: see `small_n_note`
 TIME_LIMIT = 0.20  # of retraining from scratch (organisers' metric report; report, section 5.3)
+
+
+def _no_array() -> np.ndarray:
+    return np.empty(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class ModelSet:
         labels: int64 ``[n_forget]``, the true age groups.
         retain_accuracy, forget_accuracy, test_accuracy: float64 ``[n_models]``, shares from 0 to 1.
         wall_seconds, cpu_seconds: float64 ``[n_models]``, of training or of ``unlearning()``.
+        test_logits, test_labels: as `logits` and `labels`, on the test set.
+        retain_confidence, validation_confidence: float32 ``[n_models, n_pictures]``, logit-scaled.
+
+    The last four are for audits; empty where nobody asks for these.
     """
 
     logits: np.ndarray
@@ -36,6 +44,10 @@ class ModelSet:
     test_accuracy: np.ndarray
     wall_seconds: np.ndarray
     cpu_seconds: np.ndarray
+    test_logits: np.ndarray = field(default_factory=_no_array)
+    test_labels: np.ndarray = field(default_factory=_no_array)
+    retain_confidence: np.ndarray = field(default_factory=_no_array)
+    validation_confidence: np.ndarray = field(default_factory=_no_array)
 
     @property
     def n_models(self) -> int:
@@ -44,11 +56,11 @@ class ModelSet:
     def repeated(self, n_models: int) -> ModelSet:
         """Return `n_models` copies of a set of one model."""
         arrays = {
-            field.name: np.repeat(getattr(self, field.name), n_models, axis=0)
-            for field in fields(self)
-            if field.name != "labels"
+            part.name: np.repeat(getattr(self, part.name), n_models, axis=0)
+            for part in fields(self)
+            if part.name not in ("labels", "test_labels")
         }
-        return ModelSet(labels=self.labels, **arrays)
+        return replace(self, **arrays)
 
 
 @dataclass(frozen=True)

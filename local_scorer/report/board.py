@@ -18,42 +18,16 @@ import numpy as np
 
 from local_scorer.metric import score
 from local_scorer.metric.score import TIME_LIMIT, ModelSet
-from local_scorer.runs.store import Failure, RunFolder, write_atomically
-from local_scorer.statistics import reading
+from local_scorer.runs.record import CEILING, FLOOR, Data, Entry, Run, RunSettings
+from local_scorer.runs.store import Environment, Failure, RunFolder, write_atomically
+from local_scorer.statistics import audits, forecast, intervals, ties
 from local_scorer.statistics.audits import Behaviour, Distance
 from local_scorer.statistics.forecast import Forecast
 from local_scorer.statistics.intervals import Intervals
-from local_scorer.statistics.reading import Tie
-from local_scorer.statistics.ties import Comparison
+from local_scorer.statistics.ties import Comparison, Tie
 
 SCHEMA = 1
 RULES = ("official", "notebook")
-FLOOR, CEILING = "no unlearning", "retrained"  # entries' names of the two reference rows
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """Which jobs make up a run: the content of ``run.json``.
-
-    Attributes:
-        data: name, fingerprint, number of pictures per split and class names of the prepared dataset.
-        settings: recipe, width, seed, device, workers, picture size.
-        original: key of the job that trained the original.
-        retrained, ceiling: keys of the two sets of N retrained models.
-        entries: per entry, name, source hash and the keys of its N runs.
-        provenance: environment and command.
-    """
-
-    rules: str
-    n_models: int
-    data: dict[str, Any]
-    settings: dict[str, Any]
-    original: str
-    retrained: list[str]
-    ceiling: list[str]
-    entries: list[dict[str, Any]]
-    provenance: dict[str, Any]
-    schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -111,6 +85,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """The command that made a board, where, and with which settings."""
+
+    command: str
+    environment: Environment
+    settings: RunSettings
+
+
+@dataclass(frozen=True)
 class Leaderboard:
     """All that ``leaderboard.json`` holds; `rows` are sorted by score, rejected and failed ones last.
 
@@ -121,12 +104,12 @@ class Leaderboard:
         comparisons: for every pair, the share of redraws in which the better one wins.
     """
 
-    data: dict[str, Any]
+    data: Data
     rules: str
     n_models: int
     to_forget: float
     notes: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
     rows: tuple[Row, ...]
     ties: tuple[Tie, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
@@ -137,44 +120,7 @@ class Leaderboard:
         return all(row.status == "scored" for row in self.rows)
 
 
-def save_record(folder: RunFolder, record: RunRecord) -> None:
-    write_atomically(folder.root / "run.json", (json.dumps(asdict(record), indent=2) + "\n").encode())
-
-
-def load_record(folder: RunFolder) -> RunRecord:
-    """Read ``run.json``.
-
-    Raises:
-        ValueError: there is none, or it cannot be read.
-    """
-    path = folder.root / "run.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{folder.root} holds no run: it has no run.json. "
-            "Make one with 'python -m local_scorer leaderboard --out DIR'."
-        )
-    try:
-        record = RunRecord(**json.loads(path.read_text()))
-        _check_record(record)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # ValueError: not JSON, not UTF-8
-        raise ValueError(f"{path} cannot be read ({error}). Run the leaderboard again.") from error
-    if record.schema != SCHEMA:
-        raise ValueError(f"{path} has schema {record.schema}, this version reads {SCHEMA}. Run it again.")
-    return record
-
-
-def _check_record(record: RunRecord) -> None:
-    """Touch everything that is needed later, so that a damaged record is refused in one place."""
-    if not (record.retrained and record.ceiling and isinstance(record.original, str)):
-        raise ValueError("it names no models")
-    for key in [*record.retrained, *record.ceiling, *(key for entry in record.entries for key in entry["keys"])]:
-        key.encode()
-    _ = [entry["name"] for entry in record.entries], record.provenance.keys()
-    _ = record.data["name"], record.data["counts"]["forget"], record.data["counts"]["retain"]
-    _ = [record.settings[name] for name in ("size", "width", "device")], record.settings["recipe"]["name"]
-
-
-def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> Leaderboard:
+def collect(run: Run, rules: str | None = None) -> Leaderboard:
     """Score every entry of a run from its stored arrays.
 
     Args:
@@ -183,12 +129,11 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
     Raises:
         ValueError: results of the original or the retrained models are missing or damaged.
     """
+    record = run.record
     rules = rules or record.rules
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
-    original = models_of(folder, [record.original])
-    retrained = models_of(folder, record.retrained)
-    second = models_of(folder, record.ceiling)
+    retrained, second = run.retrained, run.models(CEILING)
     reference = _Reference(
         retrained,
         rules,
@@ -196,30 +141,29 @@ def collect(folder: RunFolder, record: RunRecord, rules: str | None = None) -> L
         wall_seconds=float(np.mean([retrained.wall_seconds, second.wall_seconds])),
         cpu_seconds=float(np.mean([retrained.cpu_seconds, second.cpu_seconds])),
     )
-    rows = [
-        _scored_row(CEILING, second, reference),
-        _scored_row(FLOOR, original.repeated(record.n_models), reference),
-        *(_entry_row(folder, entry, reference) for entry in record.entries),
-    ]
-    keys = {entry["name"]: entry["keys"] for entry in record.entries} | {CEILING: record.ceiling}
-    rows, pairs, ties = _with_readings(folder, rows, keys, reference)
+    rows = [_scored_row(name, run.models(name), reference) for name in (CEILING, FLOOR)]
+    rows += [_entry_row(run, entry, reference) for entry in record.entries]
+    rows, pairs, tied = _with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
-    to_forget = score.something_to_forget(original, retrained)
-    notes = [
-        note
-        for note in (
-            score.small_n_note(record.n_models),
-            score.zero_spread_note(rules),
-            _worker_note(folder, record),
-        )
-        if note
-    ]
+    to_forget = score.something_to_forget(run.original, retrained)
+    notes = [score.small_n_note(record.n_models), score.zero_spread_note(rules), _worker_note(run)]
     if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
     return Leaderboard(
-        record.data, rules, record.n_models, to_forget, tuple(notes),
-        {**record.provenance, "settings": record.settings}, tuple(rows), ties, pairs,
-    )  # fmt: skip
+        data=record.data,
+        rules=rules,
+        n_models=record.n_models,
+        to_forget=to_forget,
+        notes=tuple(note for note in notes if note),
+        provenance=Provenance(
+            command=record.provenance.command,
+            environment=record.provenance.environment,
+            settings=record.settings,
+        ),
+        rows=tuple(rows),
+        ties=tied,
+        comparisons=pairs,
+    )
 
 
 def to_json(board: Leaderboard) -> str:
@@ -245,32 +189,9 @@ def write(folder: RunFolder, board: Leaderboard, suffix: str = "") -> list[Path]
     paths = []
     for ending, text in ((".csv", to_csv(board)), (".json", to_json(board))):
         path = folder.root / f"leaderboard{suffix}{ending}"
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(errors="replace"))
         paths.append(path)
     return paths
-
-
-def models_of(folder: RunFolder, keys: Sequence[str]) -> ModelSet:
-    """Stack the stored results of some jobs, one model each.
-
-    Raises:
-        ValueError: one of them is missing or damaged.
-    """
-    try:
-        results = [folder.load_result(key) for key in keys]
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{error.filename} is missing: the run is not finished. Run the same leaderboard command again."
-        ) from error
-    return ModelSet(
-        logits=np.stack([result.logits["forget"] for result in results]),
-        labels=results[0].labels["forget"],
-        retain_accuracy=np.array([result.accuracy["retain"] for result in results]),
-        forget_accuracy=np.array([result.accuracy["forget"] for result in results]),
-        test_accuracy=np.array([result.accuracy["test"] for result in results]),
-        wall_seconds=np.array([result.wall_seconds for result in results]),
-        cpu_seconds=np.array([result.cpu_seconds for result in results]),
-    )
 
 
 @dataclass(frozen=True)
@@ -284,68 +205,65 @@ class _Reference:
     cpu_seconds: float
 
 
-def _with_readings(
-    folder: RunFolder, rows: Sequence[Row], keys: dict[str, list[str]], reference: _Reference
+def _with_statistics(
+    run: Run, rows: Sequence[Row], reference: _Reference
 ) -> tuple[list[Row], tuple[Comparison, ...], tuple[Tie, ...]]:
-    """Add intervals, forecasts and audits to the rows that have models of their own."""
+    """Add intervals, forecasts and audits to the rows that have models of their own.
+
+    All are of the official rules: the notebook's logistic regressions are too slow to be redrawn.
+    """
     if reference.rules != "official":
         return list(rows), (), ()
-    evaluated = {
-        row.entry: models_of(folder, keys[row.entry]) for row in rows if row.n_models and row.entry in keys
-    }
+    retrained = reference.retrained
+    evaluated = {row.entry: run.models(row.entry) for row in rows if row.n_models and row.entry != FLOOR}
     scored = {row.entry: evaluated[row.entry] for row in rows if row.entry in evaluated and row.score is not None}
-    redraws = reading.redraw_all(scored, reference.retrained)
-    intervals = reading.intervals_of(redraws)
-    forecasts = reading.forecasts(scored, reference.retrained)
-    pairs, ties = reading.ties(redraws, scored, reference.retrained)
+    redraws = intervals.redraw_all(scored, retrained)
+    pairs = ties.comparisons(redraws)
     found = []
     for row in rows:
         if row.entry in evaluated:
-            results = [folder.load_result(key) for key in keys[row.entry][: reading.AUDITED_MODELS]]
+            models = evaluated[row.entry]
             row = replace(
-                row,
-                distance=reading.distance_of(evaluated[row.entry], reference.retrained),
-                behaviour=reading.behaviour_of(results),
-            )
-        if row.entry in scored and row.score > 0:  # of no points at all, no spread can be told
-            of_score = intervals[row.entry].models
-            row = replace(
-                row,
-                score_low=of_score.score_low,
-                score_high=of_score.score_high,
-                intervals=intervals[row.entry],
+                row, distance=audits.distance_of(models, retrained), behaviour=audits.behaviour_of(models)
             )
         if row.entry in scored:
-            row = replace(row, forecast=forecasts[row.entry])
+            row = replace(row, forecast=forecast.forecast(scored[row.entry], retrained))
+            if row.score > 0:  # of no points at all, no spread can be told
+                of = intervals.intervals_of(redraws[row.entry])
+                ends = of.models.score_low, of.models.score_high
+                row = replace(row, score_low=ends[0], score_high=ends[1], intervals=of)
         found.append(row)
-    return found, pairs, ties
+    return found, pairs, ties.ties(pairs, scored, retrained, ties.by_score(redraws))
 
 
-def _entry_row(folder: RunFolder, entry: dict[str, Any], reference: _Reference) -> Row:
-    if entry.get("error"):
-        return Row(entry["name"], "failed", entry["error"])
-    missing = [key for key in entry["keys"] if not folder.result_path(key).is_file()]
-    for key in missing:
-        failure = folder.load_failure(key)
-        if failure:
-            return _failed_row(entry, entry["keys"].index(key), failure, reference.wall_seconds)
+def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
+    if entry.error:
+        return Row(entry.name, "failed", entry.error)
+    missing = run.missing(entry.name)
+    failed = run.failure(entry.name)
+    if failed:
+        return _failed_row(entry, *failed, reference.wall_seconds)
     if missing:
-        reason = f"Not finished: {len(missing)} of its {len(entry['keys'])} runs are missing."
-        return Row(entry["name"], "failed", reason)
-    return _scored_row(entry["name"], models_of(folder, entry["keys"]), reference)
+        reason = f"Not finished: {len(missing)} of its {len(entry.keys)} runs are missing."
+        return Row(entry.name, "failed", reason)
+    try:
+        models = run.models(entry.name)
+    except ValueError as error:  # a damaged result
+        return Row(entry.name, "failed", str(error))
+    return _scored_row(entry.name, models, reference)
 
 
-def _failed_row(entry: dict[str, Any], index: int, failure: Failure, retraining_seconds: float) -> Row:
-    run = f"run {index + 1} of {len(entry['keys'])}"
+def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: float) -> Row:
+    run = f"run {index + 1} of {len(entry.keys)}"
     if failure.kind == "time-out" and failure.seconds is not None:
         ratio = score.time_ratio(failure.seconds, retraining_seconds)
         reason = (
             f"Stopped in {run} after {failure.seconds:.1f} s, {ratio:.0%} of the {retraining_seconds:.1f} s "
             f"that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster."
         )
-        return Row(entry["name"], "rejected", reason, seconds=failure.seconds, time_ratio=ratio)
+        return Row(entry.name, "rejected", reason, seconds=failure.seconds, time_ratio=ratio)
     reason = f"[{failure.kind}, {run}] {failure.reason}"
-    return Row(entry["name"], "failed", reason, details=failure.details)
+    return Row(entry.name, "failed", reason, details=failure.details)
 
 
 def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
@@ -384,13 +302,10 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
     )
 
 
-def _worker_note(folder: RunFolder, record: RunRecord) -> str | None:
+def _worker_note(run: Run) -> str | None:
     """Say so if entries and retrained models were timed with different numbers of workers."""
-    finished = [
-        [key for key in keys if folder.result_path(key).is_file()]
-        for keys in (record.retrained, [key for entry in record.entries for key in entry["keys"]])
-    ]
-    counts = [{folder.load_result(key).header.get("workers") for key in keys} for keys in finished]
+    own = [key for entry in run.record.entries for key in entry.keys]
+    counts = [{header.workers for header in run.headers(keys)} for keys in (run.record.retrained, own)]
     if len(counts[0] | counts[1]) <= 1 or not counts[1]:
         return None
     return (

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,11 @@ from data_prep.dataset import PreparedDataset
 from local_scorer import metric
 from local_scorer.metric import score
 from local_scorer.metric.score import TIME_LIMIT, ModelSet
-from local_scorer.report import board as report
-from local_scorer.report import plots
-from local_scorer.report.board import CEILING, FLOOR, Leaderboard, RunRecord
+from local_scorer.report import board, plots
+from local_scorer.report.board import Leaderboard
 from local_scorer.report.plots import PALETTE
-from local_scorer.runs.store import RunFolder
+from local_scorer.runs import record
+from local_scorer.runs.record import CEILING, FLOOR
 
 CONFIDENCE = "confidence, ln p/(1 − p) of the true class"
 
@@ -39,17 +38,15 @@ def open_run(folder: Path | str) -> Run:
     Raises:
         ValueError: it holds no run, or the run is not finished.
     """
-    folder = RunFolder(folder)
-    record = report.load_record(folder)
-    return Run(folder, record, report.collect(folder, record))
+    run = record.Run.open(folder)
+    return Run(run, board.collect(run))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """Figures of a finished run; its models are those of the `stored` run."""
 
-    folder: RunFolder
-    record: RunRecord
+    stored: record.Run
     board: Leaderboard
 
     def models(self, entry: str) -> ModelSet:
@@ -58,21 +55,16 @@ class Run:
         Raises:
             ValueError: the run has no such entry, or the entry has failed.
         """
-        keys = {row["name"]: row["keys"] for row in self.record.entries}
-        keys |= {CEILING: self.record.ceiling, FLOOR: [self.record.original]}
-        if entry not in keys:
-            raise ValueError(f"{self.folder.root} has no entry {entry!r}; it has {', '.join(sorted(keys))}.")
-        models = report.models_of(self.folder, keys[entry])
-        return models.repeated(self.record.n_models) if entry == FLOOR else models
+        return self.stored.models(entry)
 
-    @cached_property
+    @property
     def retrained(self) -> ModelSet:
         """The retrained models that all entries are compared with."""
-        return report.models_of(self.folder, self.record.retrained)
+        return self.stored.retrained
 
     def epsilons(self, entry: str) -> np.ndarray:
         """Return the epsilon of each forget example under the run's rules, ``[n_forget]``."""
-        rules = self.record.rules
+        rules = self.board.rules
         ours, theirs = (score.statistic(models, rules) for models in (self.models(entry), self.retrained))
         return metric.epsilons(ours, theirs, rules)
 
@@ -136,7 +128,7 @@ class Run:
         figure = Figure(figsize=(7.5, 3.4), layout="constrained")
         ceiling = None if entry == CEILING else self.epsilons(CEILING)
         axes = figure.subplots()
-        plots.epsilon_histogram(axes, self.epsilons(entry), self.record.n_models, self.record.rules, ceiling)
+        plots.epsilon_histogram(axes, self.epsilons(entry), self.board.n_models, self.board.rules, ceiling)
         return figure
 
     def hardest(self, entry: str, data: PreparedDataset, count: int = 5) -> Figure:
@@ -145,8 +137,8 @@ class Run:
         Raises:
             ValueError: `data` is not the data set of the run.
         """
-        if data.fingerprint != self.record.data["fingerprint"]:
-            raise ValueError(f"{data.folder} is not the data set of {self.folder.root}.")
+        if data.fingerprint != self.board.data.fingerprint:
+            raise ValueError(f"{data.folder} is not the data set of {self.stored.folder.root}.")
         epsilons, rows = self.epsilons(entry), data.rows("forget")
         ours, theirs = (
             metric.logit_scaled_confidence(models.logits, models.labels)

@@ -6,6 +6,7 @@ content security policy forbids the rest. `sections` has the part on each entry.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from matplotlib.figure import Figure
 import data_prep.dataset
 from local_scorer.metric import score
 from local_scorer.metric.score import TIME_LIMIT
-from local_scorer.report import board as report
 from local_scorer.report import plots
-from local_scorer.report.board import CEILING, FLOOR, Leaderboard, Row, RunRecord
+from local_scorer.report.board import Leaderboard, Row
 from local_scorer.report.markup import (
     between,
     command,
@@ -37,9 +37,10 @@ from local_scorer.report.markup import (
 )
 from local_scorer.report.sections import Compared, Context, compare, scored_section, unscored_section
 from local_scorer.report.svg import Gallery, svg
-from local_scorer.runs.store import RunFolder, write_atomically
+from local_scorer.runs.record import CEILING, FLOOR, Run, RunRecord
+from local_scorer.runs.store import write_atomically
+from local_scorer.statistics.audits import AUDITED_MODELS
 from local_scorer.statistics.forecast import LEAST_MODELS
-from local_scorer.statistics.reading import AUDITED_MODELS
 
 BUILT_IN = "synthetic"  # name of the data set that comes with this repository
 NAME_LENGTH = 64  # of an entry in a table; a longer name loses its middle there
@@ -58,15 +59,13 @@ EXPLANATIONS = [
 ]  # fmt: skip
 
 
-def write_page(
-    folder: RunFolder, board: Leaderboard, record: RunRecord, thumbnails: Path | None = None, suffix: str = ""
-) -> list[Path]:
+def write_page(run: Run, board: Leaderboard, thumbnails: Path | None = None, suffix: str = "") -> list[Path]:
     """Write ``report.html`` and ``figures/*.png`` into the run folder and return their paths.
 
     PNG files of an earlier page are removed from the folder of the figures.
 
     Args:
-        board: what `report.collect` returns for the same record.
+        board: what `board.collect` returns for the same run.
         thumbnails: folder of the prepared dataset, to show the pictures of the examples. Without it, or if it
             is not the data of this run, the page has no pictures and says so.
         suffix: of both names, such as "-notebook"; as for `report.write`.
@@ -74,9 +73,9 @@ def write_page(
     Raises:
         ValueError: results of the original or the retrained models are missing or damaged.
     """
-    gallery = Gallery(folder.root / f"figures{suffix}")
-    faces, faces_note = _faces(record, thumbnails)
-    context, compared = _compared(folder, board, record, faces)
+    gallery = Gallery(run.folder.root / f"figures{suffix}")
+    faces, faces_note = _faces(run.record, thumbnails)
+    context, compared = _compared(run, board, faces)
     parts = [
         _opening(board),
         _standings(board, gallery),
@@ -89,39 +88,32 @@ def write_page(
             else unscored_section(position, row)
             for position, row in enumerate(board.rows, 1)
         ),
-        _provenance(board, record, suffix),
+        _provenance(board, run.record, suffix),
     ]
-    path = folder.root / f"report{suffix}.html"
-    title = f"{record.data['name']}, N={board.n_models}: unlearning report"
+    path = run.folder.root / f"report{suffix}.html"
+    title = f"{board.data.name}, N={board.n_models}: unlearning report"
     write_atomically(path, document(title, "\n".join(parts)).encode())
     gallery.tidy()
     return [path, *gallery.paths]
 
 
-def _compared(
-    folder: RunFolder, board: Leaderboard, record: RunRecord, faces: np.ndarray | None
-) -> tuple[Context, dict[str, Compared]]:
+def _compared(run: Run, board: Leaderboard, faces: np.ndarray | None) -> tuple[Context, dict[str, Compared]]:
     """Hold the models of every row that has some against the retrained ones."""
-    retrained = report.models_of(folder, record.retrained)
+    retrained = run.retrained
     statistic = score.statistic(retrained, board.rules)
-    keys = {entry["name"]: entry["keys"] for entry in record.entries} | {CEILING: record.ceiling}
-    compared = {}
-    for row in board.rows:
-        if not row.n_models:
-            continue
-        if row.entry == FLOOR:
-            models = report.models_of(folder, [record.original]).repeated(record.n_models)
-        else:
-            models = report.models_of(folder, keys[row.entry])
-        compared[row.entry] = compare(row, models, statistic, board.rules)
+    compared = {
+        row.entry: compare(row, run.models(row.entry), statistic, board.rules)
+        for row in board.rows
+        if row.n_models
+    }
     ceiling = compared[CEILING]
     seconds = float(np.mean([retrained.wall_seconds, ceiling.models.wall_seconds]))
-    return Context(board, record, retrained, statistic, ceiling, seconds, faces), compared
+    return Context(board, run.record, retrained, statistic, ceiling, seconds, faces), compared
 
 
 def _faces(record: RunRecord, thumbnails: Path | None) -> tuple[np.ndarray | None, str]:
     """Return the pictures of the forget set, or a sentence why there are none."""
-    if thumbnails is None and record.data["name"] == BUILT_IN:  # its folder is gone or was made anew
+    if thumbnails is None and record.data.name == BUILT_IN:  # its folder is gone or was made anew
         return None, ""
     if thumbnails is None:
         return None, "Pictures of the examples are left out; they are shown on request."
@@ -129,17 +121,17 @@ def _faces(record: RunRecord, thumbnails: Path | None) -> tuple[np.ndarray | Non
         data = data_prep.dataset.load(thumbnails)
     except (ValueError, OSError):
         return None, f"There are no pictures of the examples: {thumbnails} is not a prepared dataset."
-    if data.fingerprint != record.data["fingerprint"]:
+    if data.fingerprint != record.data.fingerprint:
         return None, f"There are no pictures of the examples: {thumbnails} is not the data of this run."
     return data.images[data.rows("forget")], ""
 
 
 def _opening(board: Leaderboard) -> str:
-    counts, settings = board.data["counts"], board.provenance["settings"]
+    counts, settings = board.data.counts, board.provenance.settings
     scores = {row.entry: row.score for row in board.rows}
     tiles = [
         ("models of each kind", f"N = {board.n_models}", "unlearned beside retrained; the competition had 512."),
-        ("forget set", counted(counts["forget"], "picture"), f"and {counts['retain']} to retain."),
+        ("forget set", counted(counts.forget, "picture"), f"and {counts.retain} to retain."),
         ("floor", number(scores[FLOOR]), "earned by N copies of the original: nothing was done."),
         ("ceiling", number(scores[CEILING]), "earned by N more retrained models: perfect unlearning is not 1."),
         ("to forget", f"{board.to_forget:.2f} sd",
@@ -147,10 +139,10 @@ def _opening(board: Leaderboard) -> str:
     ]  # fmt: skip
     return f"""<header>
 <p class="kicker">Machine unlearning, scored at home</p>
-<h1>{text(board.data["name"])}</h1>
+<h1>{text(board.data.name)}</h1>
 <p class="lead">{_headline(board)}</p>
-<p class="muted">{text(board.rules)} rules; pictures of {text(settings["size"])} px, ResNet-18 of width
-{text(settings["width"])}, recipe {text(settings["recipe"]["name"])}, {text(settings["device"])}.</p>
+<p class="muted">{text(board.rules)} rules; pictures of {text(settings.size)} px, ResNet-18 of width
+{text(settings.width)}, recipe {text(settings.recipe.name)}, {text(settings.device)}.</p>
 {facts(tiles)}
 </header>"""
 
@@ -374,17 +366,17 @@ smoothed histogram, scaled to its own peak. {attacks} {text(faces_note)}</p>"""
 
 
 def _provenance(board: Leaderboard, record: RunRecord, suffix: str) -> str:
-    data = {**record.data, "class_names": ", ".join(map(str, record.data["class_names"]))}
-    run = {**record.settings, "rules": board.rules, "models of each kind": record.n_models}
+    data = {**asdict(record.data), "class_names": ", ".join(record.data.class_names)}
+    run = {**asdict(record.settings), "rules": board.rules, "models of each kind": record.n_models}
     again = "The command that made this run. Given again, it finds every job finished and gives the same scores."
     return f"""<h2 id="provenance">Settings and provenance</h2>
-{command(record.provenance["command"], again)}
+{command(record.provenance.command, again)}
 <h4>Run</h4>
 {terms(_leaves(run))}
 <h4>Data</h4>
 {terms(_leaves(data))}
 <h4>Machine and software</h4>
-{terms(_leaves(record.provenance.get("environment", {})))}
+{terms(_leaves(asdict(record.provenance.environment)))}
 <footer>The numbers are also in leaderboard{suffix}.csv and leaderboard{suffix}.json, the figures as PNG in
 figures{suffix}/. This page loads nothing from elsewhere.</footer>"""
 

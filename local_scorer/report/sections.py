@@ -13,7 +13,7 @@ from local_scorer.metric.attacks import Attack
 from local_scorer.metric.score import TIME_LIMIT, ModelSet
 from local_scorer.report import plots
 from local_scorer.report import svg as figures
-from local_scorer.report.board import CEILING, FLOOR, Leaderboard, Row, RunRecord
+from local_scorer.report.board import Leaderboard, Row
 from local_scorer.report.markup import (
     between,
     command,
@@ -34,6 +34,7 @@ from local_scorer.report.markup import (
 )
 from local_scorer.report.plots import COPIES, FIRST_SET, RETRAINED, SECOND_SET, UNLEARNED, Kind
 from local_scorer.report.svg import Gallery
+from local_scorer.runs.record import CEILING, FLOOR, RunRecord
 
 N_EXAMPLES = 3  # shown at either end
 WORDS = {  # what the rules compare, and how an axis names it
@@ -362,7 +363,7 @@ def _card(example: int, compared: Compared, context: Context, overview: Axes) ->
         for models in (compared.models, context.retrained)
     )
     return f"""<figure class="card"><header>{face}<div><strong>Forget example {example}</strong>
-<span>class {text(context.record.data["class_names"][truth])}</span>
+<span>class {text(context.record.data.class_names[truth])}</span>
 <span>epsilon {epsilon:.2f}, points {earned}</span></div></header>{drawing}
 <figcaption>{text(sentence)} Its class is predicted by {right} of {len(ours)} {our.word} and
 {right_retrained} of {len(theirs)} {their.word} models.</figcaption></figure>"""
@@ -388,15 +389,15 @@ def _runs_table(compared: Compared, context: Context) -> str:
 
 
 def _provenance(row: Row, record: RunRecord) -> str:
-    entry = next((entry for entry in record.entries if entry["name"] == row.entry), None)
+    entry = next((entry for entry in record.entries if entry.name == row.entry), None)
     if entry is None:
         return ""
     ran = command(
-        record.provenance["command"],
+        record.provenance.command,
         'This command ran it, with the <a href="#provenance">settings</a> at the end of the page.',
     )
     return f"""<h4>Where these numbers come from</h4>
-<p>The exact text of the entry is in the run folder as <code>entries/{text(entry["hash"])}.py</code>.</p>
+<p>The exact text of the entry is in the run folder as <code>entries/{text(entry.hash)}.py</code>.</p>
 {ran}"""
 
 

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 from local_scorer.metric.score import TIME_LIMIT
-from local_scorer.report.board import CEILING, FLOOR, Leaderboard, Row
+from local_scorer.report.board import Leaderboard, Row
+from local_scorer.runs.record import CEILING, FLOOR
 
 TABLE_WIDTH = 100  # columns
 SMALL_SCORE = 0.01
@@ -16,7 +17,7 @@ LEAST_NAME_WIDTH = 12  # of an entry; a name that does not fit is cut here, not 
 
 def table(board: Leaderboard) -> str:
     """Return the leaderboard as text of at most `TABLE_WIDTH` columns."""
-    settings, n_forget = board.provenance["settings"], board.data["counts"]["forget"]
+    settings, counts = board.provenance.settings, board.data.counts
     header = ("entry", "score", "interval", "ceiling", "F", "retain", "test", "time", "N", "status")
     lines = [
         (
@@ -37,9 +38,9 @@ def table(board: Leaderboard) -> str:
     left = TABLE_WIDTH - sum(len(GAP) + width for width in widths[1:])
     widths[0] = min(widths[0], max(left, LEAST_NAME_WIDTH))
     above = [
-        f"{board.data['name']}: {n_forget} picture{'' if n_forget == 1 else 's'} to forget, "
-        f"{board.data['counts']['retain']} to retain; {settings['size']} px, ResNet-18 of width "
-        f"{settings['width']}, recipe {settings['recipe']['name']}, {settings['device']}; {board.rules} rules, "
+        f"{board.data.name}: {counts.forget} picture{'' if counts.forget == 1 else 's'} to forget, "
+        f"{counts.retain} to retain; {settings.size} px, ResNet-18 of width "
+        f"{settings.width}, recipe {settings.recipe.name}, {settings.device}; {board.rules} rules, "
         f"N={board.n_models}.",
         f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
         "standard deviations of the retrained models above theirs (median over examples).",

@@ -129,9 +129,7 @@ class Pack:
         except Exception as error:
             raise ValueError(f"{self.path}: the array {name!r} is damaged ({error}).") from error
         if _digest(array) != self.header.arrays[name]:
-            raise ValueError(
-                f"{self.path}: the array {name!r} is not what its hash says. The pack was changed."
-            )
+            raise ValueError(f"{self.path}: the array {name!r} is not what its hash says. The pack was changed.")
         return array
 
     def weights(self, index: int) -> dict[str, np.ndarray]:
@@ -148,8 +146,7 @@ class Pack:
         sizes = [int(np.prod(shape)) for _, shape in self.header.parameters]
         parts = np.split(flat[index], np.cumsum(sizes)[:-1])
         return {
-            name: part.reshape(shape)
-            for part, (name, shape) in zip(parts, self.header.parameters, strict=True)
+            name: part.reshape(shape) for part, (name, shape) in zip(parts, self.header.parameters, strict=True)
         }
 
     def facts(self) -> list[tuple[str, str]]:
@@ -176,9 +173,7 @@ class Pack:
         found = [info.filename for info in self._zip.infolist()]
         if sorted(found) != sorted(expected):
             strange = sorted(set(found) ^ expected)[:3]
-            raise ValueError(
-                f"{self.path} is no whole reference pack: {', '.join(strange) or 'a doubled part'}."
-            )
+            raise ValueError(f"{self.path} is no whole reference pack: {', '.join(strange) or 'a doubled part'}.")
         for info in self._zip.infolist():
             if info.file_size > LARGEST:
                 raise ValueError(f"{self.path}: the part {info.filename!r} claims {info.file_size:,} bytes.")

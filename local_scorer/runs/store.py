@@ -10,6 +10,7 @@ out/work/             locks and half-done things; safe to delete when nothing ru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -19,11 +20,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from local_scorer.models.recipes import Recipe
+from local_scorer.runs import schema
 
 try:
     import fcntl
@@ -33,6 +38,51 @@ except ImportError:  # Windows: two runs at once then do some work twice, and st
 SCHEMA = 2
 ACCURACIES = ("retain", "forget", "validation", "test")
 LOGITS = ("forget", "validation", "test")
+FAILURES = ("exception", "signature", "weights", "time-out", "memory", "killed", "unreadable")
+LONGEST_REASON, LONGEST_DETAILS = 2_000, 20_000  # characters
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the software that made a result; `packages` has name -> version, None if not installed."""
+
+    python: str
+    system: str
+    processor: str
+    cores: int
+    packages: dict[str, str | None]
+    toolkit_commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a finished job says about itself.
+
+    Attributes:
+        role, index, entry, entry_hash, fingerprint, recipe, width, seed, original, device: as of the job.
+        data: name of the prepared dataset.
+        job_seed: the seed that follows from the run's.
+        workers: jobs at a time on the machine; `threads` of each, and `gpu` its name.
+        weights_sha256: hash of the file of weights, of an original.
+    """
+
+    role: str
+    index: int
+    entry: str | None
+    entry_hash: str | None
+    data: str
+    fingerprint: str
+    recipe: Recipe
+    width: int
+    seed: int
+    job_seed: int
+    original: int
+    device: str
+    workers: int
+    threads: int
+    gpu: str | None
+    environment: Environment
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +90,7 @@ class JobResult:
     """What a finished job leaves behind.
 
     Attributes:
-        header: key, role, index, entry, seed, device, workers, threads, recipe and environment.
+        header: which job it was, and where it was done.
         logits: split name -> float32 ``[n_split, n_classes]``, for the splits in `LOGITS`.
         labels: split name -> int64 ``[n_split]``, for the splits in `LOGITS`.
         accuracy: split name -> share of pictures whose age group is predicted, for `ACCURACIES`.
@@ -48,7 +98,7 @@ class JobResult:
         retain_confidence: float32 ``[n_retain]``, the logit-scaled confidence on the retain pictures.
     """
 
-    header: dict[str, Any]
+    header: Header
     logits: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     accuracy: dict[str, float]
@@ -59,12 +109,24 @@ class JobResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no result. `kind` is one of: exception, signature, weights, time-out, memory, killed."""
+    """Why a job has no result. `kind` is one of `FAILURES`; `details` are the last lines of an exception."""
 
     kind: str
     reason: str
     details: str = ""
     seconds: float | None = None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Failure:
+        """Read a failure that foreign code may have written; text that is too long is cut.
+
+        Raises:
+            ValueError: it has a wrong or missing field, or an unknown kind.
+        """
+        found = schema.from_json(cls, text)
+        if found.kind not in FAILURES:
+            raise ValueError(f"kind must be one of {', '.join(FAILURES)}, found {found.kind[:80]!r}")
+        return replace(found, reason=found.reason[:LONGEST_REASON], details=found.details[-LONGEST_DETAILS:])
 
 
 def content_key(content: dict[str, Any]) -> str:
@@ -113,7 +175,9 @@ class RunFolder:
     def save_result(self, key: str, result: JobResult) -> Path:
         """Write a finished job under its key."""
         arrays: dict[str, np.ndarray] = {
-            "header": np.array(json.dumps({**result.header, "schema": SCHEMA, "key": key}, sort_keys=True)),
+            "header": np.array(
+                json.dumps({**asdict(result.header), "schema": SCHEMA, "key": key}, sort_keys=True)
+            ),
             "wall_seconds": np.float64(result.wall_seconds),
             "cpu_seconds": np.float64(result.cpu_seconds),
             "retain_confidence": result.retain_confidence.astype(np.float32, copy=False),
@@ -134,28 +198,26 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: the job is not done.
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or another version wrote it.
         """
         path = self.result_path(key)
         content = io.BytesIO(path.read_bytes())
-        try:
-            with np.load(content, allow_pickle=False) as arrays:
-                header = json.loads(str(arrays["header"]))
-                if header.get("key") != key:
-                    raise ValueError("it belongs to another job")
-                return JobResult(
-                    header=header,
-                    logits={split: arrays[f"{split}_logits"] for split in LOGITS},
-                    labels={split: arrays[f"{split}_labels"] for split in LOGITS},
-                    accuracy={split: float(arrays[f"{split}_accuracy"]) for split in ACCURACIES},
-                    wall_seconds=float(arrays["wall_seconds"]),
-                    cpu_seconds=float(arrays["cpu_seconds"]),
-                    retain_confidence=arrays["retain_confidence"],
-                )
-        except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead to
-            raise ValueError(
-                f"{path} is damaged ({error}). Delete it and run the same command again: only this job is redone."
-            ) from error
+        with _damage_is_told(path), np.load(content, allow_pickle=False) as arrays:
+            return JobResult(
+                header=_header(arrays, key),
+                logits={split: arrays[f"{split}_logits"] for split in LOGITS},
+                labels={split: arrays[f"{split}_labels"] for split in LOGITS},
+                accuracy={split: float(arrays[f"{split}_accuracy"]) for split in ACCURACIES},
+                wall_seconds=float(arrays["wall_seconds"]),
+                cpu_seconds=float(arrays["cpu_seconds"]),
+                retain_confidence=arrays["retain_confidence"],
+            )
+
+    def load_header(self, key: str) -> Header:
+        """Read what a finished job says about itself, and none of its arrays; errors as for `load_result`."""
+        path = self.result_path(key)
+        with path.open("rb") as file, _damage_is_told(path), np.load(file, allow_pickle=False) as arrays:
+            return _header(arrays, key)
 
     def is_done(self, key: str, needs_weights: bool = False) -> bool:
         """Say whether a job is finished; a damaged result is moved aside and counts as not done."""
@@ -165,7 +227,7 @@ class RunFolder:
             header = self.load_result(key).header
             if needs_weights:
                 content = self.weights_path(key).read_bytes()
-                if header.get("weights_sha256") != hashlib.sha256(content).hexdigest():
+                if header.weights_sha256 != hashlib.sha256(content).hexdigest():
                     return False
         except ValueError:
             self.result_path(key).replace(self.result_path(key).with_suffix(".damaged"))
@@ -179,14 +241,14 @@ class RunFolder:
         write_atomically(self.root / "jobs" / f"{key}.json", text.encode())
 
     def load_failure(self, key: str) -> Failure | None:
-        """Return why a job failed, or None if it has not failed."""
+        """Return why a job failed, or None if it has not failed; a record that is damaged is a failure too."""
         path = self.root / "jobs" / f"{key}.json"
         try:
-            return Failure(**json.loads(path.read_text()))
+            return Failure.from_json(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, TypeError) as error:
-            return Failure("killed", f"The record of this failure, {path}, cannot be read ({error}).")
+        except (OSError, ValueError) as error:
+            return Failure("unreadable", f"The record of this failure, {path}, is damaged: {error}.")
 
     def keep_entry(self, source: str, digest: str) -> Path:
         """Keep the text of an entry under its hash; jobs run this copy, so later edits do not reach them."""
@@ -229,7 +291,7 @@ class RunFolder:
         return file
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Return what a reader needs to know about the machine and the software that made a result."""
     versions = {}
     for package in ("torch", "torchvision", "numpy", "pandas", "scikit-learn"):
@@ -237,14 +299,14 @@ def environment() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor_name(),
-        "cores": usable_cores(),
-        "packages": versions,
-        "toolkit_commit": _toolkit_commit(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor_name(),
+        cores=usable_cores(),
+        packages=versions,
+        toolkit_commit=_toolkit_commit(),
+    )
 
 
 def usable_cores() -> int:
@@ -252,6 +314,26 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _header(arrays: Mapping[str, np.ndarray], key: str) -> Header:
+    """Return the header among the arrays of a finished job; only this member is unpacked."""
+    content = json.loads(str(arrays["header"]))
+    if content["key"] != key:
+        raise ValueError("it belongs to another job")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {content['schema']}, this version reads {SCHEMA}")
+    return schema.read(Header, content, "header", ignore_unknown=True)
+
+
+@contextlib.contextmanager
+def _damage_is_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead to
+        raise ValueError(
+            f"{path} is damaged ({error}). Delete it and run the same command again: only this job is redone."
+        ) from error
 
 
 def _processor_name() -> str:

@@ -11,16 +11,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from local_scorer import metric
 from local_scorer.metric.attacks import OFFICIAL_DELTA
-from local_scorer.runs.store import JobResult
+from local_scorer.metric.score import ModelSet, statistic
 
 N_SPLITS = 10
+LEAST_PICTURES = 10  # of forget and of test set, for the membership attack
+AUDITED_MODELS = 10  # the membership attack is fitted ten times a model; more models only cost time
 BOUND_LEVEL = 0.95
 NEWTON_STEPS = 25
 
@@ -64,28 +65,43 @@ class Distance:
     n_examples: int
 
 
-def behaviour(results: Sequence[JobResult], most_models: int | None = None) -> Behaviour:
-    """Audit the models of some jobs one by one.
+def behaviour(models: ModelSet, most_models: int | None = None) -> Behaviour:
+    """Audit models one by one.
 
     Args:
-        results: finished jobs, with logits and labels of forget and test set.
+        models: with logits and labels of the forget and of the test set.
         most_models: audit only so many of them, the first ones.
 
     Raises:
-        ValueError: there is no job, or a forget or test set has fewer than 10 pictures.
+        ValueError: there is no model, or a forget or test set has fewer than 10 pictures.
     """
-    results = results[:most_models]
-    if not results:
+    if not models.n_models:
         raise ValueError("An audit needs at least one model; found none.")
-    attacks = np.array([_attack_accuracy(result) for result in results])
-    forget = [_accuracy(result, "forget") for result in results]
-    test = np.array([_accuracy(result, "test") for result in results])
+    forget, test = models.logits[:most_models], models.test_logits[:most_models]
+    losses = _losses(forget, models.labels), _losses(test, models.test_labels)
+    attacks = np.array([_attack_accuracy(*of_one) for of_one in zip(*losses, strict=True)])
+    test_accuracy = (test.argmax(axis=2) == models.test_labels).mean(axis=1)
     return Behaviour(
-        forget_accuracy=float(np.mean(forget)),
+        forget_accuracy=float((forget.argmax(axis=2) == models.labels).mean(axis=1).mean()),
         attack_accuracy=float(attacks.mean()),
-        nomus=float(np.mean((test + 1 - 2 * np.abs(attacks - 0.5)) / 2)),
-        n_models=len(results),
+        nomus=float(np.mean((test_accuracy + 1 - 2 * np.abs(attacks - 0.5)) / 2)),
+        n_models=len(forget),
     )
+
+
+def behaviour_of(models: ModelSet) -> Behaviour | None:
+    """Audit up to `AUDITED_MODELS` models; None if the forget or the test set is too small."""
+    if min(len(models.labels), len(models.test_labels)) < LEAST_PICTURES:
+        return None
+    return behaviour(models, AUDITED_MODELS)
+
+
+def distance_of(models: ModelSet, retrained: ModelSet) -> Distance | None:
+    """Compare the confidences of an entry with the retrained models'; None if none is finite."""
+    try:
+        return distance(statistic(models, "official"), statistic(retrained, "official"))
+    except ValueError:  # a broken model: its row says so by its score
+        return None
 
 
 def distance(unlearned: np.ndarray, retrained: np.ndarray) -> Distance:
@@ -172,26 +188,26 @@ def supported_epsilon(
     return float(max([0.0, *bounds]))
 
 
-def _accuracy(result: JobResult, split: str) -> float:
-    return float(np.mean(result.logits[split].argmax(axis=1) == result.labels[split]))
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the cross-entropy of each picture; where it is not finite, the largest that float32 can tell.
 
-
-def _losses(result: JobResult, split: str) -> np.ndarray:
-    """Return the cross-entropy of each picture; where it is not finite, the largest that float32 can tell."""
-    logits = result.logits[split].astype(np.float64)
+    Args:
+        logits: ``[n_models, n, n_classes]``.
+        labels: ``[n]``.
+    """
+    logits = logits.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        logits = logits - logits.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), result.labels[split]]
+        logits = logits - logits.max(axis=2, keepdims=True)
+        losses = np.log(np.exp(logits).sum(axis=2)) - logits[:, np.arange(len(labels)), labels]
     return np.nan_to_num(losses, nan=104.0, posinf=104.0).clip(0, 104)
 
 
-def _attack_accuracy(result: JobResult) -> float:
+def _attack_accuracy(forget: np.ndarray, test: np.ndarray) -> float:
     """Return how often a logistic regression on the loss tells forget from test; both sets of equal size."""
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    forget, test = _losses(result, "forget"), _losses(result, "test")
     size = min(len(forget), len(test))
-    if size < 10:
+    if size < LEAST_PICTURES:
         raise ValueError(f"The membership attack needs 10 pictures to forget and 10 to test; found {size}.")
     generator = np.random.default_rng(0)
     losses = np.concatenate([generator.permutation(set_)[:size] for set_ in (forget, test)])

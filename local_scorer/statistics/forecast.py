@@ -146,12 +146,14 @@ def forecast(
 ) -> Forecast | None:
     """Forecast the official score at `n_models`; None with fewer than `least_models` models.
 
+    Nor is there a forecast of an entry with broken models: how many of others would break is not known.
+
     Raises:
         ValueError: as for :func:`local_scorer.metric.score.final_score`.
     """
     measured = final_score(unlearned, retrained)
     smaller = min(unlearned.n_models, retrained.n_models)
-    if smaller < least_models:
+    if smaller < least_models or not np.isfinite(unlearned.logits).all():
         return None
     ours, theirs = statistic(unlearned, "official"), statistic(retrained, "official")
     quality, noise = expected_quality(fit(ours, theirs), n_models, np.random.default_rng([seed, n_models]), 2)

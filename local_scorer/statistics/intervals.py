@@ -31,6 +31,7 @@ points over n examples: V(both) = V + (s^2 - W) / n, since s^2 already holds W o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,6 +179,11 @@ def redraw(
         models * ratios, examples * ratio, both * ratios,
         n_models, len(earned), seed,
     )  # fmt: skip
+
+
+def redraw_all(entries: Mapping[str, ModelSet], retrained: ModelSet) -> dict[str, Redraws]:
+    """Redraw every entry with the same redraws of retrained models and forget examples."""
+    return {name: redraw(models, retrained, entry=n) for n, (name, models) in enumerate(entries.items())}
 
 
 def intervals_of(redraws: Redraws, level: float = LEVEL) -> Intervals:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from local_scorer.metric.score import ModelSet
+from local_scorer.statistics import forecast
 from local_scorer.statistics.intervals import Redraws, student_quantile
 
 LEVEL = 0.95
@@ -35,6 +37,51 @@ class Comparison:
     n_resamples: int
 
 
+@dataclass(frozen=True)
+class Tie:
+    """Entries that cannot be told from the first of them.
+
+    Attributes:
+        entries: names, best first.
+        models_needed: how many models, at least, would tell the last from the first; None if 512 would not, or
+            if there are too few models to say.
+        n_models: models at hand.
+    """
+
+    entries: tuple[str, ...]
+    models_needed: int | None
+    n_models: int
+
+    def __str__(self) -> str:
+        first, *others = self.entries
+        if self.n_models < forecast.LEAST_MODELS:
+            needed = f"how many models would, can be said from {forecast.LEAST_MODELS} on"
+        elif self.models_needed is None:
+            needed = f"{forecast.COMPETITION_MODELS} models would hardly do"
+        else:
+            needed = f"at least {self.models_needed} models would tell the last"
+        return f"{first} cannot be told from {', '.join(others)} ({needed})."
+
+
+def ties(
+    pairs: Sequence[Comparison], entries: Mapping[str, ModelSet], retrained: ModelSet, names: Sequence[str]
+) -> tuple[Tie, ...]:
+    """Return the groups of two or more entries that cannot be told apart.
+
+    Args:
+        pairs: what :func:`comparisons` returns.
+        entries: name -> models.
+        names: the entries, best first.
+    """
+    found = []
+    for group in groups(pairs, names):
+        if len(group) > 1:
+            first, last = ((entries[name], retrained) for name in (group[0], group[-1]))
+            needed = forecast.models_needed(first, last)
+            found.append(Tie(entries=group, models_needed=needed, n_models=retrained.n_models))
+    return tuple(found)
+
+
 def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
     """Compare every pair of entries, models and examples redrawn; best scores first.
 
@@ -45,7 +92,7 @@ def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
     Raises:
         ValueError: the redraws do not belong together.
     """
-    order = _by_score(redraws)
+    order = by_score(redraws)
     kinds = {(len(r.score_both), r.seed, r.n_examples) for r in redraws.values()}
     if len(kinds) > 1:
         raise ValueError(
@@ -88,5 +135,6 @@ def groups(pairs: Sequence[Comparison], names: Sequence[str]) -> tuple[tuple[str
     return tuple(tuple(group) for group in found)
 
 
-def _by_score(redraws: Mapping[str, Redraws]) -> list[str]:
+def by_score(redraws: Mapping[str, Redraws]) -> list[str]:
+    """Return the names of the entries, best first."""
     return sorted(redraws, key=lambda name: (-redraws[name].score, name))

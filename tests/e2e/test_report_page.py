@@ -16,11 +16,12 @@ from local_scorer import cli
 from local_scorer import run as leaderboard
 from local_scorer.report import board as report
 from local_scorer.report import page
-from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.runs.record import Counts, Entry, Run
+from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, RunFolder
 from local_scorer.statistics.forecast import Forecast
-from local_scorer.statistics.reading import Tie
-from local_scorer.statistics.ties import Comparison
+from local_scorer.statistics.ties import Comparison, Tie
 from studies import variants
+from tests.helpers.runs import job_result, run_data, run_record, save_jobs, saved_run
 
 N_FORGET, N_CLASSES = 56, 8
 HOSTILE = "<script>alert(1)</script>$x"
@@ -36,47 +37,50 @@ def write_run(root, n_models, methods, fingerprint="none", n_forget=N_FORGET):
     labels = random.integers(0, N_CLASSES, n_forget)
 
     def save(name, count, shift, spread, seconds):
-        keys = [f"{name}-{index}" for index in range(count)]
-        for key in keys:
-            logits = np.zeros((n_forget, N_CLASSES))
+        results = []
+        for _ in range(count):
             confidence = center + deviation * (shift + spread * random.normal(size=n_forget))
-            logits[np.arange(n_forget), labels] = confidence + np.log(N_CLASSES - 1)
-            result = JobResult(
-                header={"workers": 2},
-                logits=dict.fromkeys(LOGITS, logits),
-                labels=dict.fromkeys(LOGITS, labels),
-                accuracy={split: random.uniform(0.6, 0.65) for split in ACCURACIES},
-                wall_seconds=seconds * random.uniform(0.95, 1.05),
-                cpu_seconds=2 * seconds,
+            accuracy = {split: random.uniform(0.6, 0.65) for split in ACCURACIES}
+            result = job_result(
+                dict.fromkeys(LOGITS, confidence),
+                labels,
+                N_CLASSES,
+                seconds * random.uniform(0.95, 1.05),
+                accuracy,
             )
-            folder.save_result(key, result)
-        return keys
+            results.append(replace(result, cpu_seconds=2 * seconds))
+        return save_jobs(folder, f"{name}-", results)
 
-    (original,) = save("original", 1, 2.5, 0.0, 20)
+    save("original", 1, 2.5, 0.0, 20)
     retrained, ceiling = save("retrained", n_models, 0, 1, 20), save("ceiling", n_models, 0, 1, 20)
     entries = [
-        {"name": name, "hash": "ab" * 32, "keys": save(f"method{position}", n_models, *method)}
+        Entry(name, "ab" * 32, save(f"method{position}", n_models, *method))
         for position, (name, method) in enumerate(methods.items())
     ]
-    entries += [{"name": name, "hash": "cd" * 32, "keys": [f"{name}-0"]} for name in ("broken", "stopped")]
-    entries.append({"name": "unreadable", "hash": None, "keys": [], "error": "unreadable.py is not text."})
+    entries += [Entry(name, "cd" * 32, (f"{name}-0",)) for name in ("broken", "stopped")]
+    entries.append(Entry("unreadable", None, (), "unreadable.py is not text."))
     details = 'Traceback\n  <img src="http://evil.example/x" onerror="alert(2)">\n\x1b[31mKeyError'
     folder.save_failure("broken-0", Failure("exception", f"KeyError: '{HOSTILE}'", details))
     folder.save_failure("stopped-0", Failure("time-out", "too slow", seconds=12.0))
-    data = {
-        "name": "drawn <b>",
-        "fingerprint": fingerprint,
-        "class_names": [f"class <{number}>" for number in range(N_CLASSES)],
-        "counts": {"retain": 1000, "forget": n_forget, "validation": 10, "test": 100},
-    }
-    record = report.RunRecord(
-        "official", n_models, data,
-        {"recipe": {"name": "quick", "lr": 0.1}, "width": 16, "size": 32, "device": "cpu"},
-        original, retrained, ceiling, entries,
-        {"command": "python -m local_scorer leaderboard 'a & b.py'", "environment": {"python": "3"}},
-    )  # fmt: skip
-    report.save_record(folder, record)
-    return folder, record
+    data = run_data(
+        name="drawn <b>",
+        fingerprint=fingerprint,
+        class_names=tuple(f"class <{number}>" for number in range(N_CLASSES)),
+        counts=Counts(retain=1000, forget=n_forget, validation=10, test=100),
+    )
+    record = run_record(retrained, ceiling, *entries, original="original-0", data=data)
+    provenance = replace(record.provenance, command="python -m local_scorer leaderboard 'a & b.py'")
+    return saved_run(root, replace(record, provenance=provenance))
+
+
+def changed(run, **changes):
+    """Return a run whose record is another one; it is not saved."""
+    return Run(run.folder, replace(run.record, **changes))
+
+
+def written(run, rules=None, **options):
+    """Write the page of a run and return its path."""
+    return page.write_page(run, report.collect(run, rules), **options)[0]
 
 
 METHODS = {"good": (0.1, 1.0, 2.0), "shifted": (2.0, 0.5, 1.0), HOSTILE: (1.0, 1.0, 3.0), "slow": (0, 1, 9.0)}
@@ -84,9 +88,9 @@ METHODS = {"good": (0.1, 1.0, 2.0), "shifted": (2.0, 0.5, 1.0), HOSTILE: (1.0, 1
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
-    folder, record = write_run(tmp_path_factory.mktemp("page") / "run", 10, METHODS)
-    board = report.collect(folder, record)
-    return folder, record, board, page.write_page(folder, board, record)
+    run = write_run(tmp_path_factory.mktemp("page") / "run", 10, METHODS)
+    board = report.collect(run)
+    return run.folder, run.record, board, page.write_page(run, board)
 
 
 class Page(html.parser.HTMLParser):
@@ -245,8 +249,8 @@ GROUPED = [
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory):
     """A page of four scored entries, the middle two in a tie, with a forecast for the first."""
-    folder, record = write_run(tmp_path_factory.mktemp("ties") / "run", 3, dict(GROUPED), n_forget=12)
-    board = report.collect(folder, record)
+    run = write_run(tmp_path_factory.mktemp("ties") / "run", 3, dict(GROUPED), n_forget=12)
+    board = report.collect(run)
     order = ["first", "second", "third", "fourth"]
     scores = dict(zip(order, (0.4, 0.3, 0.2, 0.1), strict=True))
     rows = [replace(row, score=scores.get(row.entry, row.score)) for row in board.rows]
@@ -260,7 +264,7 @@ def grouped(tmp_path_factory):
         for second in order[place + 1 :]
     )  # fmt: skip
     board = replace(board, rows=tuple(rows), comparisons=pairs, ties=(Tie(("second", "third"), None, 3),))
-    return board, page.write_page(folder, board, record)[0]
+    return board, page.write_page(run, board)[0]
 
 
 def test_entries_that_cannot_be_told_apart_share_a_number(grouped):
@@ -328,10 +332,9 @@ def test_percentages_are_written_alike(small_run, grouped):
 
 
 def test_a_command_that_is_not_known_leaves_no_box(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
+    run = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
     for command, boxes in (("python -m this", 2), ("", 0)):  # one in the section, one at the end
-        record = replace(record, provenance={**record.provenance, "command": command})
-        parsed = parse(page.write_page(folder, report.collect(folder, record), record)[0])
+        parsed = parse(written(changed(run, provenance=replace(run.record.provenance, command=command))))
         text = "".join(parsed.text.values())
         assert text.count("python -m this") == boxes
         assert ("This command ran it" in text) == ("The command that made this run" in text) == bool(boxes)
@@ -349,7 +352,7 @@ def test_variants_record_their_command(tmp_path, monkeypatch):
 
 
 def test_other_rules_leave_the_files_of_the_run_s_own_alone(tmp_path, capsys):
-    folder, _ = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
+    folder = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4).folder
 
     def written():
         files = [path for path in folder.root.rglob("*") if path.suffix in (".html", ".csv", ".png")]
@@ -371,7 +374,7 @@ def test_other_rules_leave_the_files_of_the_run_s_own_alone(tmp_path, capsys):
 
 
 def test_report_cannot_steer_a_terminal(tmp_path, capsys):
-    folder, _ = write_run(tmp_path / "run", 3, {"only\x1b[2J\u202e": (0.5, 1, 1.0)}, n_forget=4)
+    folder = write_run(tmp_path / "run", 3, {"only\x1b[2J\u202e": (0.5, 1, 1.0)}, n_forget=4).folder
     cli.main(["report", str(folder.root)])
     cli.main(["ls", str(tmp_path)])
     out = capsys.readouterr().out
@@ -382,12 +385,11 @@ def test_report_cannot_steer_a_terminal(tmp_path, capsys):
 
 
 def test_figures_of_entries_that_are_gone_are_removed(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0), "gone": (0, 1, 1.0)}, n_forget=4)
-    figures = folder.root / "figures"
-    page.write_page(folder, report.collect(folder, record), record)
+    run = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0), "gone": (0, 1, 1.0)}, n_forget=4)
+    figures = run.folder.root / "figures"
+    written(run)
     assert (figures / "gone-epsilon.png").is_file()
-    record = replace(record, entries=[entry for entry in record.entries if entry["name"] != "gone"])
-    page.write_page(folder, report.collect(folder, record), record)
+    written(changed(run, entries=tuple(entry for entry in run.record.entries if entry.name != "gone")))
     assert not any(path.name.startswith("gone") for path in figures.iterdir())
     assert (figures / "only-epsilon.png").is_file()
 
@@ -399,23 +401,22 @@ def test_the_built_in_set_is_found_by_its_content(tmp_path, tiny_data, monkeypat
     data = dataset.load(tiny_data)
     assert cli._built_in(data.fingerprint) == tmp_path / "synthetic-48"
     assert cli._built_in("another") is None
-    folder, record = write_run(tmp_path / "run", 3, {}, data.fingerprint, len(data.rows("forget")))
+    run = write_run(tmp_path / "run", 3, {}, data.fingerprint, len(data.rows("forget")))
     for name, fingerprint, n_pictures in (
         ("synthetic", data.fingerprint, 12), ("synthetic", "another", 0), ("mine", data.fingerprint, 0),
     ):  # fmt: skip
-        changed = replace(record, data={**record.data, "name": name, "fingerprint": fingerprint})
-        report.save_record(folder, changed)
-        cli.main(["report", str(folder.root)])
-        parsed = parse(folder.root / "report.html")
+        changed(run, data=replace(run.record.data, name=name, fingerprint=fingerprint)).save()
+        cli.main(["report", str(run.folder.root)])
+        parsed = parse(run.folder.root / "report.html")
         assert len(parsed.values("alt")) == n_pictures
         assert ("ictures of the examples" in parsed.text[None]) == (name == "mine")
 
 
 def test_time_that_is_not_known_is_said(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {"elsewhere": (0.5, 1, float("nan"))}, n_forget=4)
-    board = report.collect(folder, record)
+    run = write_run(tmp_path / "run", 3, {"elsewhere": (0.5, 1, float("nan"))}, n_forget=4)
+    board = report.collect(run)
     position = [row.entry for row in board.rows].index("elsewhere") + 1
-    text = parse(page.write_page(folder, board, record)[0]).text[f"entry-{position}"]
+    text = parse(page.write_page(run, board)[0]).text[f"entry-{position}"]
     assert "Not known: made elsewhere." in text
     assert "The time is not known: these models were made elsewhere." in text
 
@@ -429,18 +430,18 @@ def test_time_is_a_line_of_text(small_run):
 
 
 def test_a_second_report_is_the_same_but_for_the_intervals_that_it_now_has(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
-    board = report.collect(folder, record)
+    run = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=4)
+    board = report.collect(run)
     rows = [replace(row, score_low=None, score_high=None, intervals=None) for row in board.rows]
     board = replace(board, rows=tuple(rows))
-    paths = page.write_page(folder, board, record)
+    paths = page.write_page(run, board)
     before = [path.read_bytes() for path in paths]
     assert "without intervals" in parse(paths[0]).text[None]
-    assert page.write_page(folder, board, record) == paths
+    assert page.write_page(run, board) == paths
     assert [path.read_bytes() for path in paths] == before
 
     rows = [row if row.score is None else replace(row, score_low=0.01, score_high=0.5) for row in board.rows]
-    path, *_ = page.write_page(folder, replace(board, rows=tuple(rows)), record)
+    path, *_ = page.write_page(run, replace(board, rows=tuple(rows)))
     text = parse(path).text
     assert "the bars 95% intervals. Which entries cannot be told apart stands below." in text[None]
     assert "0.0100 to 0.5000" in text[None]
@@ -448,8 +449,8 @@ def test_a_second_report_is_the_same_but_for_the_intervals_that_it_now_has(tmp_p
 
 
 def test_notebook_rules_and_a_forget_set_of_one(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=1)
-    parsed = parse(page.write_page(folder, report.collect(folder, record, "notebook"), record)[0])
+    run = write_run(tmp_path / "run", 3, {"only": (0.5, 1, 1.0)}, n_forget=1)
+    parsed = parse(written(run, "notebook"))
     assert "strongest attack" not in "".join(parsed.text.values())
     assert parsed.text["entry-1"].count("Forget example") == 1
     assert "1 picture" in parsed.text[None]
@@ -458,19 +459,19 @@ def test_notebook_rules_and_a_forget_set_of_one(tmp_path):
 
 
 def test_a_run_of_failed_entries_has_a_page(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {}, n_forget=2)
-    text = parse(page.write_page(folder, report.collect(folder, record), record)[0]).text
+    run = write_run(tmp_path / "run", 3, {}, n_forget=2)
+    text = parse(written(run)).text
     assert "None of 3 entries has a score." in text[None]
-    record = replace(record, entries=record.entries[:1])
-    text = parse(page.write_page(folder, report.collect(folder, record), record)[0]).text
+    run = changed(run, entries=run.record.entries[:1])
+    text = parse(written(run)).text
     assert "The only entry has no score." in text[None]
 
 
 def test_thumbnails_on_request(tmp_path, tiny_data):
     data = dataset.load(tiny_data)
     n_forget = len(data.rows("forget"))
-    folder, record = write_run(tmp_path / "run", 3, {}, data.fingerprint, n_forget)
-    parsed = parse(page.write_page(folder, report.collect(folder, record), record, tiny_data)[0])
+    run = write_run(tmp_path / "run", 3, {}, data.fingerprint, n_forget)
+    parsed = parse(written(run, thumbnails=tiny_data))
     assert len(parsed.values("alt")) == 12  # 3 + 3 of the floor and of the ceiling
     assert parsed.values("src") == [
         src for src in parsed.values("src") if src.startswith("data:image/png;base64,")
@@ -478,20 +479,20 @@ def test_thumbnails_on_request(tmp_path, tiny_data):
 
 
 def test_sentence_in_place_of_thumbnails(tmp_path, tiny_data):
-    _, record = write_run(tmp_path / "run", 3, {}, fingerprint="other")
+    run = write_run(tmp_path / "run", 3, {}, fingerprint="other")
     reasons = {
         None: "Pictures of the examples are left out; they are shown on request.",
         tmp_path: f"There are no pictures of the examples: {tmp_path} is not a prepared dataset.",
         tiny_data: f"There are no pictures of the examples: {tiny_data} is not the data of this run.",
     }
-    assert {thumbnails: page._faces(record, thumbnails) for thumbnails in reasons} == {
+    assert {thumbnails: page._faces(run.record, thumbnails) for thumbnails in reasons} == {
         thumbnails: (None, reason) for thumbnails, reason in reasons.items()
     }
 
 
 def test_ten_entries_of_64_models_make_less_than_3_megabytes(tmp_path):
-    folder, record = write_run(tmp_path / "run", 64, {"only": (0.3, 1, 1.0)})
-    path, *_ = page.write_page(folder, report.collect(folder, record), record)
+    run = write_run(tmp_path / "run", 64, {"only": (0.3, 1, 1.0)})
+    path = written(run)
     assert path.stat().st_size / 3 < 3e6 / 12  # sections here, and with ten entries and the two references
 
 
@@ -590,8 +591,8 @@ document.body.append(frame);
 
 
 def test_browser_shows_long_names_in_400_pixels(tmp_path):
-    folder, record = write_run(tmp_path / "run", 3, {LONG: (0.5, 1, 1.0), LONG + "y": (0.4, 1, 1.0)}, n_forget=4)
-    path, *_ = page.write_page(folder, report.collect(folder, record), record)
+    run = write_run(tmp_path / "run", 3, {LONG: (0.5, 1, 1.0), LONG + "y": (0.4, 1, 1.0)}, n_forget=4)
+    path = written(run)
     path.rename(path.with_name("page.html"))
     outside = path.with_name("outside.html")
     outside.write_text(f"<!DOCTYPE html><body>{NARROW}</body>")

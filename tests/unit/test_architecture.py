@@ -19,8 +19,8 @@ ROOMS = {
     "data_prep.sources": {"data_prep"},
     "local_scorer.metric": set(),
     "local_scorer.models": set(),
-    "local_scorer.runs": set(),
-    "local_scorer.statistics": {"local_scorer.metric", "local_scorer.runs"},
+    "local_scorer.runs": {"local_scorer.metric", "local_scorer.models"},
+    "local_scorer.statistics": {"local_scorer.metric"},
     "local_scorer.report": {"local_scorer.metric", "local_scorer.runs", "local_scorer.statistics", "data_prep"},
     "local_scorer.execution": {"local_scorer.metric", "local_scorer.models", "local_scorer.runs", "data_prep"},
     "local_scorer": {

@@ -1,22 +1,20 @@
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from local_scorer.runs.store import JobResult
 from local_scorer.statistics import audits
 from local_scorer.statistics.audits import Behaviour, behaviour, distance, rate_upper, supported_epsilon
+from tests.helpers.runs import logits_of, model_set
 
 
-def job(forget, test):
-    """Return a job whose two-class logits give the true class, 0, these leads."""
-    logits = {
-        split: np.stack((np.asarray(lead, float), np.zeros(len(lead))), axis=1)
-        for split, lead in (("forget", forget), ("test", test))
-    }
-    labels = {split: np.zeros(len(values), dtype=np.int64) for split, values in logits.items()}
-    return JobResult({}, logits, labels, {}, 1.0, 1.0)
+def models_of(*pairs):
+    """Return models whose two-class logits give the true class, 0, these leads in forget and test pictures."""
+    forget, test = (np.stack([np.asarray(pair[side], float) for pair in pairs]) for side in (0, 1))
+    labels = [np.zeros(side.shape[1], dtype=np.int64) for side in (forget, test)]
+    return replace(model_set(forget, labels[0]), test_logits=logits_of(test, labels[1]), test_labels=labels[1])
 
 
 def test_doctests():
@@ -27,33 +25,33 @@ def test_doctests():
 
 def test_an_attack_that_always_finds_forget_pictures():
     """Forget pictures all known (loss 0), test pictures all wrong: NoMUS = (0 + 1 - 2 x 1/2) / 2 = 0."""
-    model = job(np.full(20, 9.0), np.full(40, -9.0))
-    assert behaviour([model]) == Behaviour(forget_accuracy=1.0, attack_accuracy=1.0, nomus=0.0, n_models=1)
+    model = models_of((np.full(20, 9.0), np.full(40, -9.0)))
+    assert behaviour(model) == Behaviour(forget_accuracy=1.0, attack_accuracy=1.0, nomus=0.0, n_models=1)
 
 
 def test_an_attack_that_finds_nothing_in_equal_losses():
     """All alike: one answer for all is right for half; NoMUS = (1 + 1 - 0) / 2 = 1."""
-    model = job(np.full(20, 9.0), np.full(20, 9.0))
-    assert behaviour([model]) == Behaviour(1.0, 0.5, 1.0, 1)
+    model = models_of((np.full(20, 9.0), np.full(20, 9.0)))
+    assert behaviour(model) == Behaviour(1.0, 0.5, 1.0, 1)
 
 
 def test_the_attack_needs_no_particular_direction():
     lead = np.linspace(-2, 2, 30)
-    forgotten = behaviour([job(lead - 9, lead)])
-    remembered = behaviour([job(lead + 9, lead)])
+    forgotten = behaviour(models_of((lead - 9, lead)))
+    remembered = behaviour(models_of((lead + 9, lead)))
     assert forgotten.attack_accuracy >= 0.9
     assert remembered.attack_accuracy >= 0.9
 
 
 def test_mean_over_models_and_their_limit():
-    models = [job(np.full(20, 9.0), np.full(20, 9.0)), job(np.full(20, -9.0), np.full(20, 9.0))]
+    models = models_of((np.full(20, 9.0), np.full(20, 9.0)), (np.full(20, -9.0), np.full(20, 9.0)))
     assert behaviour(models).forget_accuracy == 0.5
     assert behaviour(models).n_models == 2
     assert behaviour(models, most_models=1).forget_accuracy == 1.0
 
 
 def test_losses_that_are_not_finite_count_as_large():
-    assert np.isfinite(behaviour([job([np.nan] * 10 + [np.inf] * 10, np.zeros(20))]).attack_accuracy)
+    assert np.isfinite(behaviour(models_of(([np.nan] * 10 + [np.inf] * 10, np.zeros(20)))).attack_accuracy)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.5, 5.0])
@@ -132,8 +130,8 @@ def test_errors_support_less_than_none():
     ("call", "message"),
     [
         (lambda: rate_upper(3, 2), r"^Of n errors among at least 1 try, 0 to n can be wrong; found 3 of 2.$"),
-        (lambda: behaviour([]), r"^An audit needs at least one model; found none.$"),
-        (lambda: behaviour([job([1.0] * 9, [1.0] * 20)]), r"^The membership attack needs 10 .*; found 9.$"),
+        (lambda: behaviour(model_set(np.empty((0, 2)))), r"^An audit needs at least one model; found none.$"),
+        (lambda: behaviour(models_of(([1.0] * 9, [1.0] * 20))), r"^The membership attack needs 10 .*; found 9.$"),
         (lambda: distance(np.ones((1, 2)), np.ones((1, 2))), r"^Confidences must be .* at least 2 models"),
     ],
 )

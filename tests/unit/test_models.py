@@ -13,6 +13,7 @@ from local_scorer.execution.job import Job
 from local_scorer.models import nets as models
 from local_scorer.models.recipes import RECIPES, Recipe
 from local_scorer.runs.store import RunFolder
+from tests.helpers.runs import MADE_ON
 
 SHORT = Recipe("short", "adam", lr=1e-3, weight_decay=5e-4, epochs=1)
 
@@ -233,7 +234,7 @@ def trained_job(data_folder, out, role):
     data = data_prep.dataset.load(data_folder)
     job = Job(role, 0, str(data_folder), data.fingerprint, SHORT, width=16, seed=0, device="cpu")
     folder = RunFolder(out)
-    steps.train(job, folder, "cpu", {})
+    steps.train(job, folder, "cpu", MADE_ON)
     return job, folder, folder.load_result(job.key)
 
 

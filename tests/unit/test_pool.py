@@ -1,13 +1,13 @@
 import dataclasses
 import time
 
-import numpy as np
 import pytest
 
 from local_scorer.execution import pool
 from local_scorer.execution.job import Job
 from local_scorer.models.recipes import RECIPES
-from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from local_scorer.runs.store import Failure, RunFolder
+from tests.helpers.runs import job_result
 
 BASE = Job("retrained", 0, "data", "f", RECIPES["quick"], width=16, seed=0, device="cpu")
 RETRAINED = [dataclasses.replace(BASE, index=index) for index in range(4)]
@@ -18,15 +18,7 @@ BROKEN = Failure("exception", "KeyError: 'age'.", "the last lines")
 
 def finish(job, folder):
     """Leave a finished file, as a job does."""
-    result = JobResult(
-        header={},
-        logits={split: np.zeros((1, 2), np.float32) for split in LOGITS},
-        labels={split: np.zeros(1, np.int64) for split in LOGITS},
-        accuracy={split: 1.0 for split in ACCURACIES},
-        wall_seconds=1.0,
-        cpu_seconds=1.0,
-    )
-    return folder.save_result(job.key, result)
+    return folder.save_result(job.key, job_result())
 
 
 class FakeEngine:

@@ -5,31 +5,22 @@ import json
 import math
 import re
 
-import numpy as np
 import pytest
 
-from local_scorer.report import board as report
-from local_scorer.report import table
-from local_scorer.report.board import Leaderboard, Row, RunRecord
-from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
-from local_scorer.statistics.reading import Tie
+from local_scorer.report import board, table
+from local_scorer.report.board import Leaderboard, Row
+from local_scorer.runs.record import Entry, Run
+from local_scorer.runs.store import Failure, RunFolder
+from local_scorer.statistics.ties import Tie
+from tests.helpers.runs import ENVIRONMENT, job_result, run_data, run_record, save_jobs
 
-LABELS = np.array([0, 1])
 RETRAINED = {f"retrained{n}": (n, 10.0) for n in range(3)}  # key -> confidence on the forget set, seconds
 CEILING = {f"ceiling{n}": (2 - n, 30.0) for n in range(3)}  # the same confidences: F is 1
 
 
-def some_result(confidence, seconds, retain=0.8, forget=0.5, test=0.5, workers=2):
-    logits = np.array([[confidence, 0], [0, confidence]], np.float32)
+def some_result(confidence, seconds, retain=0.8, forget=0.5, test=0.5, **header):
     accuracy = {"retain": retain, "forget": forget, "validation": math.nan, "test": test}
-    return JobResult(
-        header={"role": "any", "workers": workers},
-        logits={split: logits for split in LOGITS},
-        labels={split: LABELS for split in LOGITS},
-        accuracy={split: accuracy[split] for split in ACCURACIES},
-        wall_seconds=seconds,
-        cpu_seconds=2 * seconds,
-    )
+    return job_result(confidence, seconds=seconds, accuracy=accuracy, **header)
 
 
 @pytest.fixture
@@ -42,36 +33,27 @@ def folder(tmp_path):
     return folder
 
 
-def add_entry(folder, name, confidences=(1, 0, 2), seconds=2.0, **accuracy):
-    keys = [f"{name}{n}" for n in range(len(confidences))]
-    for key, confidence in zip(keys, confidences, strict=True):
-        folder.save_result(key, some_result(confidence, seconds, **accuracy))
-    return {"name": name, "hash": "h", "keys": keys}
+def add_entry(folder, name, confidences=(1, 0, 2), seconds=2.0, **options):
+    keys = save_jobs(folder, name, [some_result(confidence, seconds, **options) for confidence in confidences])
+    return Entry(name=name, hash="h", keys=keys)
+
+
+def collect(folder, *entries, rules=None):
+    return board.collect(Run(folder, record_of(*entries)), rules)
 
 
 def record_of(*entries, **changes):
-    record = RunRecord(
-        rules="official",
-        n_models=3,
-        data={"name": "tiny", "counts": {"retain": 64, "forget": 2, "validation": 0, "test": 24}},
-        settings={"size": 32, "width": 16, "device": "cpu", "recipe": {"name": "quick"}},
-        original="original",
-        retrained=list(RETRAINED),
-        ceiling=list(CEILING),
-        entries=list(entries),
-        provenance={"command": "python -m local_scorer leaderboard"},
-    )
-    return dataclasses.replace(record, **changes)
+    return run_record(list(RETRAINED), list(CEILING), *entries, **changes)
 
 
-def row_of(board, name):
-    return next(row for row in board.rows if row.entry == name)
+def row_of(found, name):
+    return next(row for row in found.rows if row.entry == name)
 
 
 def test_scored_row_by_hand(folder):
     """Confidences as the retrained models': F = 1. Score = 0.6 / 0.8 x 0.4 / 0.5 = 0.6."""
     entry = add_entry(folder, "mine", seconds=3.0, retain=0.6, forget=0.25, test=0.4)
-    row = row_of(report.collect(folder, record_of(entry)), "mine")
+    row = row_of(collect(folder, entry), "mine")
     assert row.status == "scored"
     assert row.reason == ""
     assert row.forgetting_quality == 1
@@ -87,8 +69,8 @@ def test_scored_row_by_hand(folder):
 
 
 def test_reference_rows(folder):
-    board = report.collect(folder, record_of())
-    ceiling, floor = board.rows
+    found = collect(folder)
+    ceiling, floor = found.rows
     assert (ceiling.entry, ceiling.status) == ("retrained", "scored")
     assert (ceiling.score, ceiling.share_of_ceiling) == (1, 1)
     assert ceiling.time_ratio == 1.5  # shown, but no reason to reject it
@@ -96,22 +78,22 @@ def test_reference_rows(folder):
     assert (floor.seconds, floor.time_ratio, floor.n_models) == (0, 0, 3)
     assert ceiling.is_reference
     assert floor.is_reference
-    assert board.all_scored
-    assert board.to_forget == pytest.approx(4.0, rel=1e-5)  # (5 - 1) / 1
+    assert found.all_scored
+    assert found.to_forget == pytest.approx(4.0, rel=1e-5)  # (5 - 1) / 1
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(4.0, "scored"), (4.001, "rejected")])
 def test_time_limit_is_a_fifth(folder, seconds, status):
     entry = add_entry(folder, "mine", seconds=seconds)
-    board = report.collect(folder, record_of(entry))
-    row = row_of(board, "mine")
+    found = collect(folder, entry)
+    row = row_of(found, "mine")
     assert row.status == status
-    assert board.all_scored is (status == "scored")
+    assert found.all_scored is (status == "scored")
 
 
 def test_rejected_row_shows_everything_but_a_score(folder):
     entry = add_entry(folder, "mine", seconds=10.0, retain=0.6)
-    row = row_of(report.collect(folder, record_of(entry)), "mine")
+    row = row_of(collect(folder, entry), "mine")
     assert row.score is None
     assert row.share_of_ceiling is None
     assert row.forgetting_quality == 1
@@ -126,20 +108,20 @@ def test_failed_row_names_the_run_and_the_kind(folder):
     entry = add_entry(folder, "mine")
     folder.result_path("mine1").unlink()
     folder.save_failure("mine1", Failure("exception", "KeyError: 'age'", "line 1\nKeyError: 'age'"))
-    board = report.collect(folder, record_of(entry))
-    row = row_of(board, "mine")
+    found = collect(folder, entry)
+    row = row_of(found, "mine")
     assert row.status == "failed"
     assert row.score is None
     assert row.reason == "[exception, run 2 of 3] KeyError: 'age'"
     assert row.details == "line 1\nKeyError: 'age'"
     assert row.n_models == 0
-    assert not board.all_scored
+    assert not found.all_scored
 
 
 def test_stopped_run_is_rejected_with_its_ratio(folder):
-    entry = {"name": "mine", "hash": "h", "keys": ["mine0", "mine1", "mine2"]}
+    entry = Entry("mine", "h", ("mine0", "mine1", "mine2"))
     folder.save_failure("mine0", Failure("time-out", "unlearning() was stopped after 12.0 s.", seconds=12.0))
-    row = row_of(report.collect(folder, record_of(entry)), "mine")
+    row = row_of(collect(folder, entry), "mine")
     assert row.status == "rejected"
     assert row.time_ratio == pytest.approx(0.6)
     assert row.reason == (
@@ -149,31 +131,31 @@ def test_stopped_run_is_rejected_with_its_ratio(folder):
 
 
 def test_time_out_outside_unlearning_is_a_failure(folder):
-    entry = {"name": "mine", "hash": "h", "keys": ["mine0"]}
+    entry = Entry("mine", "h", ("mine0",))
     folder.save_failure("mine0", Failure("time-out", "No end within 300 s outside unlearning() (unlearn)."))
-    assert row_of(report.collect(folder, record_of(entry)), "mine").status == "failed"
+    assert row_of(collect(folder, entry), "mine").status == "failed"
 
 
 def test_unfinished_entry_and_unreadable_entry_file(folder):
     entry = add_entry(folder, "half")
     folder.result_path("half2").unlink()
-    unreadable = {"name": "gone", "hash": None, "error": "There is no entry file gone.py.", "keys": []}
-    board = report.collect(folder, record_of(entry, unreadable))
-    assert row_of(board, "half").reason == "Not finished: 1 of its 3 runs are missing."
-    assert row_of(board, "gone").reason == "There is no entry file gone.py."
-    assert {row_of(board, name).status for name in ("half", "gone")} == {"failed"}
+    unreadable = Entry("gone", None, (), "There is no entry file gone.py.")
+    found = collect(folder, entry, unreadable)
+    assert row_of(found, "half").reason == "Not finished: 1 of its 3 runs are missing."
+    assert row_of(found, "gone").reason == "There is no entry file gone.py."
+    assert {row_of(found, name).status for name in ("half", "gone")} == {"failed"}
 
 
 def test_a_broken_model_is_told_of_and_a_score_of_zero_has_no_interval(folder):
     entry = add_entry(folder, "broken", confidences=(1, math.nan, 2))
-    row = row_of(report.collect(folder, record_of(entry)), "broken")
+    row = row_of(collect(folder, entry), "broken")
     assert (row.status, row.score, row.score_low, row.intervals, row.forecast) == ("scored", 0, None, None, None)
     assert row.reason == "1 of 3 models answer with NaN or infinity on forget pictures."
 
 
 def test_files_of_other_rules_stand_beside_the_runs_own(folder):
-    board = report.collect(folder, record_of(add_entry(folder, "mine")))
-    names = [path.name for path in (*report.write(folder, board), *report.write(folder, board, "-notebook"))]
+    found = collect(folder, add_entry(folder, "mine"))
+    names = [path.name for path in (*board.write(folder, found), *board.write(folder, found, "-notebook"))]
     assert names == [
         "leaderboard.csv", "leaderboard.json", "leaderboard-notebook.csv", "leaderboard-notebook.json",
     ]  # fmt: skip
@@ -193,26 +175,26 @@ def test_a_tie_says_what_would_break_it(needed, n_models, sentence):
 
 def test_rows_are_sorted_by_score_with_rejected_and_failed_ones_last(folder):
     entries = [
-        {"name": "a_failure", "hash": None, "error": "It cannot be read.", "keys": []},
+        Entry("a_failure", None, (), "It cannot be read."),
         add_entry(folder, "a_slow_one", seconds=9.0),
         add_entry(folder, "poor", retain=0.2),
         add_entry(folder, "good", retain=0.6),
         add_entry(folder, "great", retain=0.9),
         add_entry(folder, "also_good", retain=0.6),
     ]
-    names = [row.entry for row in report.collect(folder, record_of(*entries)).rows]
+    names = [row.entry for row in collect(folder, *entries).rows]
     assert names == [
         "great", "retrained", "also_good", "good", "poor", "no unlearning", "a_failure", "a_slow_one",
     ]  # fmt: skip
 
 
 def test_other_rules_on_request(folder):
-    record = record_of(add_entry(folder, "mine"))
-    board = report.collect(folder, record, rules="notebook")
-    assert board.rules == "notebook"
-    assert row_of(board, "mine").score == pytest.approx(1)
+    entry = add_entry(folder, "mine")
+    found = collect(folder, entry, rules="notebook")
+    assert found.rules == "notebook"
+    assert row_of(found, "mine").score == pytest.approx(1)
     with pytest.raises(ValueError) as error:
-        report.collect(folder, record, rules="paper")
+        collect(folder, entry, rules="paper")
     assert str(error.value) == "Unknown rules 'paper': expected one of official, notebook."
 
 
@@ -220,43 +202,41 @@ def test_missing_retrained_model_stops_the_report(folder):
     path = folder.result_path("retrained1")
     path.unlink()
     with pytest.raises(ValueError) as error:
-        report.collect(folder, record_of())
+        collect(folder)
     expected = f"{path} is missing: the run is not finished. Run the same leaderboard command again."
     assert str(error.value) == expected
 
 
 def test_nothing_to_forget_is_the_first_note(folder):
     folder.save_result("original", some_result(1.4, 25.0))  # (1.4 - 1) / 1 standard deviations
-    notes = report.collect(folder, record_of()).notes
+    notes = collect(folder).notes
     assert notes[0] == "There is hardly anything to forget here, so these scores rank nothing."
     folder.save_result("original", some_result(1.6, 25.0))
-    assert notes[0] not in report.collect(folder, record_of()).notes
+    assert notes[0] not in collect(folder).notes
 
 
 def test_undefined_amount_to_forget_is_no_amount(folder):
     for key in ("original", *RETRAINED, *CEILING):
         folder.save_result(key, some_result(1.0, 20.0))
-    board = report.collect(folder, record_of())
-    assert math.isnan(board.to_forget)
-    assert board.notes[0].startswith("There is hardly anything to forget here")
+    found = collect(folder)
+    assert math.isnan(found.to_forget)
+    assert found.notes[0].startswith("There is hardly anything to forget here")
 
 
 def test_different_numbers_of_workers_are_said(folder):
     entry = add_entry(folder, "mine")
-    assert not any("worker" in note for note in report.collect(folder, record_of(entry)).notes)
+    assert not any("worker" in note for note in collect(folder, entry).notes)
     entry = add_entry(folder, "mine", workers=1)
-    note = next(note for note in report.collect(folder, record_of(entry)).notes if "worker" in note)
+    note = next(note for note in collect(folder, entry).notes if "worker" in note)
     assert note.startswith("Retrained models were timed with 2 worker(s), entries with 1: ")
 
 
 def usual_board(folder):
-    return report.collect(
+    return collect(
         folder,
-        record_of(
-            add_entry(folder, "similarity_based_bad_teaching", retain=0.6),
-            add_entry(folder, "slow", seconds=9.0),
-            {"name": "broken", "hash": "h", "keys": ["none"]},
-        ),
+        add_entry(folder, "similarity_based_bad_teaching", retain=0.6),
+        add_entry(folder, "slow", seconds=9.0),
+        Entry("broken", "h", ("none",)),
     )
 
 
@@ -281,13 +261,13 @@ def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
 
 
 def test_table_fits_into_100_columns_with_long_names_and_large_numbers(folder):
-    board = usual_board(folder)
+    found = usual_board(folder)
     slow = "contrastive FLATTEN_LR=5e-4 RETAIN_BATCH=64 RETAIN_LR=3e-3"
     rows = [
         dataclasses.replace(row, entry=slow, time_ratio=1234.5) if row.entry == "slow" else row
-        for row in board.rows
+        for row in found.rows
     ]
-    lines = table.table(dataclasses.replace(board, rows=tuple(rows))).splitlines()
+    lines = table.table(dataclasses.replace(found, rows=tuple(rows))).splitlines()
     assert max(map(len, lines)) == 100
     assert any(re.match(r"contrastive\S*…\S*LR=3e-3  ", line) for line in lines)
 
@@ -302,20 +282,20 @@ def test_table_fits_into_100_columns_with_long_names_and_large_numbers(folder):
     ],
 )
 def test_interval_of_a_small_score_has_four_decimals(folder, score, low, high, shown):
-    board = usual_board(folder)
-    first = dataclasses.replace(board.rows[1], score=score, score_low=low, score_high=high)
-    lines = table.table(dataclasses.replace(board, rows=(first,))).splitlines()
+    found = usual_board(folder)
+    first = dataclasses.replace(found.rows[1], score=score, score_low=low, score_high=high)
+    lines = table.table(dataclasses.replace(found, rows=(first,))).splitlines()
     assert next(line for line in lines if line.startswith("similarity")).split()[2] == shown
 
 
 def test_table_cannot_steer_a_terminal(folder):
-    board = usual_board(folder)
+    found = usual_board(folder)
     name = "red\x1b[31m\u202e\nend"
     rows = [
-        dataclasses.replace(row, entry=name, reason=f"{name}\x07") for row in board.rows if row.entry == "broken"
+        dataclasses.replace(row, entry=name, reason=f"{name}\x07") for row in found.rows if row.entry == "broken"
     ]
     tie = f"{name} cannot be told from \u2066."
-    text = table.table(dataclasses.replace(board, rows=tuple(rows), notes=(name,), ties=(tie,)))
+    text = table.table(dataclasses.replace(found, rows=tuple(rows), notes=(name,), ties=(tie,)))
     assert all(sign.isprintable() for sign in text.replace("\n", ""))
     assert "red�[31m��end  " in text
     assert "Note: red�[31m� end" in text
@@ -323,9 +303,9 @@ def test_table_cannot_steer_a_terminal(folder):
 
 
 def test_table_counts_one_picture(folder):
-    board = usual_board(folder)
-    data = {**board.data, "counts": {"forget": 1, "retain": 64}}
-    assert table.table(dataclasses.replace(board, data=data)).startswith("tiny: 1 picture to forget, 64 to retain")
+    found = usual_board(folder)
+    data = run_data(counts=dataclasses.replace(found.data.counts, forget=1))
+    assert table.table(dataclasses.replace(found, data=data)).startswith("tiny: 1 picture to forget, 64 to retain")
 
 
 def test_table_says_what_a_reader_needs(folder):
@@ -341,7 +321,7 @@ def test_table_says_what_a_reader_needs(folder):
 
 
 def test_json_has_the_fields_that_others_read(folder):
-    content = json.loads(report.to_json(usual_board(folder)))
+    content = json.loads(board.to_json(usual_board(folder)))
     assert content.keys() == {
         "schema", "data", "rules", "n_models", "to_forget", "notes", "provenance", "rows", "ties", "comparisons",
     }  # fmt: skip
@@ -349,29 +329,33 @@ def test_json_has_the_fields_that_others_read(folder):
         "entry", "status", "reason", "score", "score_low", "score_high", "forgetting_quality", "retain_accuracy",
         "test_accuracy", "time_ratio", "n_models",
     } <= content["rows"][0].keys()  # fmt: skip
-    assert content["schema"] == report.SCHEMA
+    assert content["schema"] == board.SCHEMA
     assert content["provenance"]["settings"]["width"] == 16
     assert [row["entry"] for row in content["rows"]][:2] == ["retrained", "similarity_based_bad_teaching"]
     assert content["rows"][-1]["score"] is None
 
 
 def board_of(*rows, **changes):
-    board = Leaderboard({"name": "tiny"}, "official", 3, 1.0, (), {}, rows)
-    return dataclasses.replace(board, **changes)
+    provenance = board.Provenance("command", ENVIRONMENT, record_of().settings)
+    found = Leaderboard(
+        data=run_data(), rules="official", n_models=3, to_forget=1.0, notes=(), provenance=provenance, rows=rows
+    )
+    return dataclasses.replace(found, **changes)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_json_and_csv_have_no_nan(value):
-    board = board_of(Row("mine", "scored", score=value), to_forget=value, provenance={"deep": [{"x": value}]})
-    content = json.loads(report.to_json(board), parse_constant=pytest.fail)
+    data = run_data(settings={"deep": [{"x": value}]})
+    found = board_of(Row("mine", "scored", score=value), to_forget=value, data=data)
+    content = json.loads(board.to_json(found), parse_constant=pytest.fail)
     assert content["to_forget"] is None
-    assert content["provenance"] == {"deep": [{"x": None}]}
+    assert content["data"]["settings"] == {"deep": [{"x": None}]}
     assert content["rows"][0]["score"] is None
-    assert next(csv.DictReader(io.StringIO(report.to_csv(board))))["score"] == ""
+    assert next(csv.DictReader(io.StringIO(board.to_csv(found))))["score"] == ""
 
 
 def test_csv_by_hand():
-    text = report.to_csv(
+    text = board.to_csv(
         board_of(
             Row("mine", "scored", score=0.5, n_models=3),
             Row("other", "failed", reason='He said "no", twice', details="left out"),
@@ -390,39 +374,8 @@ def test_csv_by_hand():
 
 
 def test_written_files_are_the_texts(folder):
-    board = usual_board(folder)
-    csv_path, json_path = report.write(folder, board)
+    found = usual_board(folder)
+    csv_path, json_path = board.write(folder, found)
     assert (csv_path.name, json_path.name) == ("leaderboard.csv", "leaderboard.json")
-    assert csv_path.read_text() == report.to_csv(board)
-    assert json_path.read_text() == report.to_json(board)
-
-
-def test_record_comes_back_as_it_was(folder):
-    record = record_of(add_entry(folder, "mine"))
-    report.save_record(folder, record)
-    assert report.load_record(folder) == record
-
-
-def test_folder_without_a_run(folder):
-    with pytest.raises(ValueError) as error:
-        report.load_record(folder)
-    assert str(error.value) == (
-        f"{folder.root} holds no run: it has no run.json. "
-        "Make one with 'python -m local_scorer leaderboard --out DIR'."
-    )
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"rules": "official"}', '{"unknown": 1}'])
-def test_damaged_record(folder, text):
-    path = folder.root / "run.json"
-    path.write_text(text)
-    with pytest.raises(ValueError) as error:
-        report.load_record(folder)
-    assert str(error.value).startswith(f"{path} cannot be read (")
-    assert str(error.value).endswith("Run the leaderboard again.")
-
-
-def test_record_of_another_schema(folder):
-    report.save_record(folder, record_of(schema=99))
-    with pytest.raises(ValueError, match=r"run.json has schema 99, this version reads 1\. Run it again\.$"):
-        report.load_record(folder)
+    assert csv_path.read_text() == board.to_csv(found)
+    assert json_path.read_text() == board.to_json(found)

@@ -6,31 +6,7 @@ import numpy as np
 import pytest
 
 from local_scorer.metric import score
-from local_scorer.metric.score import ModelSet
-
-LABELS = np.array([0, 1])
-
-
-def logits_of(confidences):
-    """Return two-class logits ``[n_models, n_forget, 2]`` whose logit-scaled confidence is as given."""
-    confidences = np.asarray(confidences, dtype=np.float32)
-    logits = np.zeros((*confidences.shape, 2), np.float32)
-    logits[:, np.arange(len(LABELS)), LABELS] = confidences
-    return logits
-
-
-def model_set(confidences, retain=0.8, test=0.6, seconds=10.0):
-    n = len(confidences)
-    return ModelSet(
-        logits=logits_of(confidences),
-        labels=LABELS,
-        retain_accuracy=np.full(n, retain),
-        forget_accuracy=np.full(n, 0.5),
-        test_accuracy=np.full(n, test),
-        wall_seconds=np.full(n, seconds),
-        cpu_seconds=np.full(n, 2 * seconds),
-    )
-
+from tests.helpers.runs import model_set
 
 RETRAINED = model_set([[0.0, 1.0], [1.0, 3.0], [2.0, 5.0], [4.0, 2.0]])
 
@@ -141,7 +117,7 @@ def test_repeated_repeats_everything_but_the_labels():
     copies = original.repeated(3)
     assert copies.n_models == 3
     np.testing.assert_array_equal(copies.logits, np.stack([original.logits[0]] * 3))
-    np.testing.assert_array_equal(copies.labels, LABELS)
+    np.testing.assert_array_equal(copies.labels, original.labels)
     np.testing.assert_array_equal(copies.retain_accuracy, [0.7, 0.7, 0.7])
     np.testing.assert_array_equal(copies.cpu_seconds, [20.0, 20.0, 20.0])
 

@@ -7,10 +7,10 @@ import pytest
 
 from data_prep import dataset
 from local_scorer import metric
-from local_scorer.report import board as report
 from local_scorer.report import notebook as showcase
-from local_scorer.report.board import RunRecord
-from local_scorer.runs.store import ACCURACIES, LOGITS, JobResult, RunFolder
+from local_scorer.runs.record import Counts, Entry
+from local_scorer.runs.store import LOGITS, RunFolder
+from tests.helpers.runs import job_result, run_data, run_record, saved_run
 
 N = 6
 
@@ -26,26 +26,21 @@ def run(tiny_data, tmp_path):
     def save(key, boost):
         logits = {split: random.normal(size=(len(labels[split]), 8)).astype(np.float32) for split in LOGITS}
         logits["forget"][np.arange(8), labels["forget"]] += boost
-        accuracy = dict.fromkeys(ACCURACIES, 0.5)
-        folder.save_result(
-            key, JobResult({"workers": 1}, logits, labels, accuracy, 1.0 if "_" not in key else 0.1, 1.0)
-        )
+        result = job_result(labels=labels, n_classes=8, seconds=0.1 if "_" in key else 1.0)
+        folder.save_result(key, replace(result, logits=logits, cpu_seconds=1.0))
         return key
 
     kinds = {"retrained": 1.0, "ceiling": 1.0, "near_": 1.0, "far_": 5.0}
     keys = {kind: [save(f"{kind}{index}", boost) for index in range(N)] for kind, boost in kinds.items()}
-    record = RunRecord(
-        rules="official",
-        n_models=N,
-        data={"name": "tiny", "fingerprint": data.fingerprint, "counts": {"forget": 8, "retain": 64}},
-        settings={"size": 32, "width": 16, "recipe": {"name": "quick"}, "device": "cpu"},
-        original=save("original", 9.0),
-        retrained=keys["retrained"],
-        ceiling=keys["ceiling"],
-        entries=[{"name": name, "hash": name, "keys": keys[f"{name}_"]} for name in ("near", "far")],
-        provenance={"command": "", "environment": {}},
+    entries = [Entry(name, name, tuple(keys[f"{name}_"])) for name in ("near", "far")]
+    counts = Counts(forget=8, retain=64, validation=12, test=24)
+    saved_run(
+        folder.root,
+        run_record(
+            keys["retrained"], keys["ceiling"], *entries, original=save("original", 9.0),
+            data=run_data(fingerprint=data.fingerprint, counts=counts),
+        ),
     )  # fmt: skip
-    report.save_record(folder, record)
     return showcase.open_run(folder.root)
 
 

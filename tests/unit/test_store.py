@@ -16,6 +16,7 @@ from local_scorer.execution.job import Job
 from local_scorer.models.recipes import RECIPES
 from local_scorer.runs import store
 from local_scorer.runs.store import ACCURACIES, LOGITS, Failure, JobResult, RunFolder
+from tests.helpers.runs import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +28,7 @@ def folder(tmp_path):
 
 def some_result(**changes):
     return JobResult(
-        header={"role": "retrained", "index": 3},
+        header=dataclasses.replace(HEADER, index=3),
         logits={split: np.arange(6, dtype=np.float32).reshape(3, 2) + n for n, split in enumerate(LOGITS)},
         labels={split: np.array([0, 1, n % 2]) for n, split in enumerate(LOGITS)},
         accuracy={split: n / 4 for n, split in enumerate(ACCURACIES)},
@@ -52,7 +53,7 @@ def test_result_comes_back_as_it_was(folder):
     path = folder.save_result("k", result)
     assert path == folder.result_path("k") == folder.root / "jobs" / "k.npz"
     found = folder.load_result("k")
-    assert found.header == {"role": "retrained", "index": 3, "key": "k", "schema": store.SCHEMA}
+    assert found.header == folder.load_header("k") == result.header
     for split in LOGITS:
         np.testing.assert_array_equal(found.logits[split], result.logits[split])
         assert found.logits[split].dtype == np.float32
@@ -81,7 +82,7 @@ def test_missing_result(folder):
 
 def test_original_is_done_only_with_its_weights(folder):
     result = some_result()
-    header = {**result.header, "weights_sha256": hashlib.sha256(b"weights").hexdigest()}
+    header = dataclasses.replace(result.header, weights_sha256=hashlib.sha256(b"weights").hexdigest())
     folder.save_result("k", dataclasses.replace(result, header=header))
     assert folder.is_done("k")
     assert not folder.is_done("k", needs_weights=True)
@@ -235,11 +236,81 @@ def test_failure_comes_back_and_gives_way_to_a_result(folder):
     assert folder.load_failure("k") is None
 
 
-def test_unreadable_failure_is_still_a_failure(folder):
-    folder.save_failure("k", Failure("exception", "reason"))
+FAILURE = {"kind": "exception", "reason": "KeyError", "details": "", "seconds": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ("null", "it must be an object, found null"),
+        ("[]", "it must be an object, found []"),
+        ("{}", "kind is missing"),
+        (json.dumps({**FAILURE, "seconds": "3"}), "seconds must be a finite number, found '3'"),
+        (json.dumps({**FAILURE, "seconds": True}), "seconds must be a finite number, found True"),
+        (json.dumps({**FAILURE, "seconds": 10**400}), "seconds must be a finite number, found 1000"),
+        (json.dumps({**FAILURE, "seconds": float("nan")}), "seconds must be a finite number, found nan"),
+        (json.dumps({**FAILURE, "reason": None}), "reason must be text, found null"),
+        (json.dumps({**FAILURE, "reason": ["x"] * 99}), "reason must be text, found ['x'"),
+        (json.dumps({**FAILURE, "kind": "<b>"}), "kind must be one of exception"),
+        (json.dumps({**FAILURE, "more": 1}), "more is no field that is known here"),
+    ],
+)
+def test_a_damaged_failure_is_still_a_failure(folder, text, what):
     path = folder.root / "jobs" / "k.json"
-    path.write_text("{")
-    assert folder.load_failure("k").reason.startswith(f"The record of this failure, {path}, cannot be read (")
+    store.write_atomically(path, text.encode())
+    found = folder.load_failure("k")
+    assert found.kind == "unreadable"
+    assert found.reason.startswith(f"The record of this failure, {path}, is damaged: {what}")
+    assert len(found.reason) < len(str(path)) + 300
+
+
+def test_bytes_that_are_no_text_are_a_damaged_failure(folder):
+    store.write_atomically(folder.root / "jobs" / "k.json", b"\xff\xfe{")
+    assert folder.load_failure("k").kind == "unreadable"
+
+
+def test_a_failure_of_40_megabytes_is_cut(folder):
+    folder.save_failure("k", Failure("exception", "x" * 20_000_000, "y" * 20_000_000 + "the end"))
+    found = folder.load_failure("k")
+    assert len(found.reason) + len(found.details) < 30_000
+    assert found.details.endswith("the end")
+
+
+def test_half_a_character_is_replaced(folder):
+    store.write_atomically(folder.root / "jobs" / "k.json", json.dumps({**FAILURE, "reason": "\ud800"}).encode())
+    assert folder.load_failure("k").reason == "?"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"workers": "2"}, "header.workers must be a whole number, found '2'"),
+        ({"recipe": None}, "header.recipe must be an object, found null"),
+        ({"environment": {}}, "header.environment.python is missing"),
+        ({"schema": 1}, f"it has schema 1, this version reads {store.SCHEMA}"),
+    ],
+)
+def test_header_of_wrong_types_is_damage(folder, change, what):
+    path = folder.save_result("k", some_result())
+    with np.load(path) as arrays:
+        content = json.loads(str(arrays["header"]))
+    changed = saved(np.array(json.dumps({**content, **change})))
+    path.write_bytes(rezipped(path.read_bytes(), lambda name, data: changed if name == "header.npy" else data))
+    for read in (folder.load_header, folder.load_result):
+        with pytest.raises(ValueError) as error:
+            read("k")
+        assert f"is damaged ({what})" in str(error.value)
+
+
+def test_a_header_is_read_without_the_arrays(folder):
+    path = folder.save_result("k", some_result())
+    header = folder.load_header("k")
+    path.write_bytes(rezipped(path.read_bytes(), lambda name, data: data if name == "header.npy" else b"no array"))
+    assert folder.load_header("k") == header
+    with pytest.raises(ValueError, match="is damaged"):
+        folder.load_result("k")
 
 
 def test_entries_are_kept_as_they_were(folder):
@@ -365,6 +436,6 @@ def test_key_changes_with_the_schema(monkeypatch):
 
 
 def test_environment_can_be_stored_as_json():
-    environment = json.loads(json.dumps(store.environment()))
+    environment = json.loads(json.dumps(dataclasses.asdict(store.environment())))
     assert environment["cores"] == store.usable_cores() >= 1
     assert environment["packages"]["numpy"] == np.__version__

@@ -23,7 +23,7 @@ from local_scorer.execution.local import LocalEngine
 from local_scorer.execution.submission import SubmissionError, open_submission
 from local_scorer.models import nets as models
 from local_scorer.models.recipes import RECIPES
-from local_scorer.report import board as report
+from local_scorer.runs.record import Run
 from local_scorer.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,11 +195,11 @@ def direct_run(tiny_data, tmp_path_factory):
     settings = leaderboard.Settings(tiny_data, n_models=4)
     with LocalEngine(folder, workers=2) as engine:
         board = leaderboard.run(settings, [FINETUNE], folder, engine, show_progress=False)
-    record = report.load_record(folder)
+    record = Run.open(folder).record
     data = dataset.load(tiny_data)
     job = Job(
         "unlearned", 0, str(tiny_data), data.fingerprint, RECIPES["quick"], 16, 0, "cpu",
-        entry="finetune", entry_hash=record.entries[0]["hash"],
+        entry="finetune", entry_hash=record.entries[0].hash,
     )  # fmt: skip
     weights = []
     threads = torch.get_num_threads()
@@ -208,7 +208,7 @@ def direct_run(tiny_data, tmp_path_factory):
         for index in range(4):
             work = tmp_path_factory.mktemp("work")
             repeated = replace(job, index=index)
-            assert repeated.key == record.entries[0]["keys"][index]
+            assert repeated.key == record.entries[0].keys[index]
             with torch.random.fork_rng():
                 steps.unlearn(repeated, folder, "cpu", work, lambda phase: None)
             weights.append(checkpoint.read_state_dict(work / "net.pt"))
@@ -258,11 +258,11 @@ def test_rescoring_gives_the_numbers_of_the_direct_run(direct_run, tiny_data, tm
     for row in (full, half):
         assert (row["n_models"], row["status"], row["seconds"], row["time_ratio"]) == (4, "scored", None, None)
         assert row["reason"] == "Made elsewhere, in a time that is not known: the limit of 20% was not checked."
-    keys = {entry["name"]: entry["keys"] for entry in report.load_record(folder).entries}
+    run = Run.open(folder)
     for index in range(4):
-        found = folder.load_result(keys["half"][index]).logits["forget"]
+        found = folder.load_result(run.entry("half").keys[index]).logits["forget"]
         np.testing.assert_array_equal(found, forget_logits(halved[index], tiny_data))
-        exact = folder.load_result(keys["full"][index]).logits["forget"]
+        exact = folder.load_result(run.entry("full").keys[index]).logits["forget"]
         np.testing.assert_allclose(found, exact, atol=0.01 * np.abs(exact).max())
 
 

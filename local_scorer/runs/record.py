@@ -1,0 +1,283 @@
+"""A stored run: which jobs it is made of, and what their models left behind, read once.
+
+    run = Run.open("runs/default")
+    run.names                  # the entries
+    run.models("finetune")     # arrays of its N models; "retrained" and "no unlearning" are names too
+    run.retrained              # what all of them are compared with
+
+``run.json`` in the run folder is the record; the arrays are in the files of the finished jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from local_scorer import metric
+from local_scorer.metric.score import ModelSet
+from local_scorer.models.recipes import Recipe
+from local_scorer.runs import schema
+from local_scorer.runs.store import Environment, Failure, Header, JobResult, RunFolder, write_atomically
+
+SCHEMA = 2
+FLOOR, CEILING = "no unlearning", "retrained"  # names of the two rows that the entries are read by
+KEY = re.compile(r"[\w-]{1,64}")  # becomes part of a file name
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures in each split."""
+
+    retain: int
+    forget: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """The prepared dataset of a run; `settings` and `seed` are those in its manifest."""
+
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    counts: Counts
+    settings: dict[str, Any]
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How models were trained and jobs were run; `size` is the pictures' height and width in pixels."""
+
+    recipe: Recipe
+    width: int
+    size: int
+    seed: int
+    device: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: the hash of its code, and the keys of its N runs; `error` says why it has none."""
+
+    name: str
+    hash: str | None
+    keys: tuple[str, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The command that made a run, and where."""
+
+    command: str
+    environment: Environment
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Which jobs make up a run: the content of ``run.json``.
+
+    Attributes:
+        rules: "official" or "notebook".
+        n_models: N, of unlearned and of retrained models.
+        original: key of the job that trained the original.
+        retrained, ceiling: keys of the two sets of N retrained models; the first is what all are compared with.
+    """
+
+    rules: str
+    n_models: int
+    data: Data
+    settings: RunSettings
+    original: str
+    retrained: tuple[str, ...]
+    ceiling: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    provenance: Provenance
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its record; what is read of it is kept."""
+
+    folder: RunFolder
+    record: RunRecord
+    _models: dict[tuple[str, ...], ModelSet] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, folder: RunFolder | Path | str) -> Run:
+        """Open a run folder.
+
+        Raises:
+            ValueError: it holds no run, or ``run.json`` is damaged or of another version.
+        """
+        folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        path = folder.root / "run.json"
+        if not path.is_file():
+            raise ValueError(
+                f"{folder.root} holds no run: it has no run.json. "
+                "Make one with 'python -m local_scorer leaderboard --out DIR'."
+            )
+        try:
+            return cls(folder, read_record(path.read_bytes()))
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}. Run the leaderboard again.") from error
+
+    def save(self) -> None:
+        """Write ``run.json``."""
+        text = json.dumps(asdict(self.record), indent=2) + "\n"
+        write_atomically(self.folder.root / "run.json", text.encode())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the entries, without the two references."""
+        return tuple(entry.name for entry in self.record.entries)
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The names of the entries whose runs are all finished."""
+        return tuple(entry.name for entry in self.record.entries if entry.keys and not self.missing(entry.name))
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all jobs."""
+        own = (key for entry in self.record.entries for key in entry.keys)
+        return (self.record.original, *self.record.retrained, *self.record.ceiling, *own)
+
+    def entry(self, name: str) -> Entry:
+        """Return what the record says of an entry, or of one of the two references.
+
+        Raises:
+            ValueError: the run has no such entry.
+        """
+        references = (
+            Entry(name=CEILING, hash=None, keys=self.record.ceiling),
+            Entry(name=FLOOR, hash=None, keys=(self.record.original,)),
+        )
+        for entry in (*self.record.entries, *references):
+            if entry.name == name:
+                return entry
+        known = ", ".join(sorted([*self.names, CEILING, FLOOR]))
+        raise ValueError(f"{self.folder.root} has no entry {name!r}; it has {known}.")
+
+    def models(self, name: str) -> ModelSet:
+        """Return what the models of an entry left behind; of the floor, N copies of the original.
+
+        Raises:
+            ValueError: the run has no such entry, or a result is missing or damaged.
+        """
+        models = self._read(self.entry(name).keys)
+        return models.repeated(self.record.n_models) if name == FLOOR else models
+
+    @property
+    def original(self) -> ModelSet:
+        """The one model that entries unlearn from; errors as for `models`."""
+        return self._read((self.record.original,))
+
+    @property
+    def retrained(self) -> ModelSet:
+        """The models that all others are compared with; errors as for `models`."""
+        return self._read(self.record.retrained)
+
+    def missing(self, name: str) -> tuple[str, ...]:
+        """Return the keys of an entry's runs that have no result."""
+        return tuple(key for key in self.entry(name).keys if not self.folder.result_path(key).is_file())
+
+    def failure(self, name: str) -> tuple[int, Failure] | None:
+        """Return the first failure of an entry, with the index of the run; None if none is recorded."""
+        for key in self.missing(name):
+            found = self.folder.load_failure(key)
+            if found:
+                return self.entry(name).keys.index(key), found
+        return None
+
+    def headers(self, keys: Sequence[str]) -> tuple[Header, ...]:
+        """Return what finished jobs say about themselves; none of their arrays is unpacked.
+
+        Jobs without a result, or with a damaged one, are left out.
+        """
+        found = []
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                found.append(self.folder.load_header(key))
+        return tuple(found)
+
+    def _read(self, keys: tuple[str, ...]) -> ModelSet:
+        if keys not in self._models:
+            try:
+                results = [self.folder.load_result(key) for key in keys]
+            except FileNotFoundError as error:
+                raise ValueError(
+                    f"{error.filename} is missing: the run is not finished. "
+                    "Run the same leaderboard command again."
+                ) from error
+            if not results:
+                raise ValueError(f"An entry of {self.folder.root} has no models: its file could not be read.")
+            self._models[keys] = model_set(results)
+        return self._models[keys]
+
+
+def read_record(text: str | bytes) -> RunRecord:
+    """Return the record in the text of a ``run.json``.
+
+    Raises:
+        ValueError: it is damaged or of another version.
+    """
+    found = schema.from_json(Schema, text, ignore_unknown=True)
+    if found.schema != SCHEMA:
+        raise ValueError(f"it has schema {found.schema}, this version reads {SCHEMA}")
+    record = schema.from_json(RunRecord, text)
+    for key in (record.original, *record.retrained, *record.ceiling, *(k for e in record.entries for k in e.keys)):
+        if not KEY.fullmatch(key):
+            raise ValueError(f"{key[:80]!r} is no key of a job")
+    if not (record.retrained and record.ceiling):
+        raise ValueError("it names no retrained models")
+    names = [FLOOR, CEILING, *(entry.name for entry in record.entries)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two entries have the name {name[:80]!r}")
+    return record
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What is read of a record before anything else."""
+
+    schema: int
+
+
+def model_set(results: Sequence[JobResult]) -> ModelSet:
+    """Stack the results of some jobs on the same data, one model each."""
+
+    def stacked(values: list[np.ndarray]) -> np.ndarray:
+        if len({value.shape for value in values}) > 1:
+            raise ValueError("Results of one entry have different shapes: they belong to different data.")
+        return np.stack(values)
+
+    first = results[0]
+    return ModelSet(
+        logits=stacked([result.logits["forget"] for result in results]),
+        labels=first.labels["forget"],
+        retain_accuracy=np.array([result.accuracy["retain"] for result in results]),
+        forget_accuracy=np.array([result.accuracy["forget"] for result in results]),
+        test_accuracy=np.array([result.accuracy["test"] for result in results]),
+        wall_seconds=np.array([result.wall_seconds for result in results]),
+        cpu_seconds=np.array([result.cpu_seconds for result in results]),
+        test_logits=stacked([result.logits["test"] for result in results]),
+        test_labels=first.labels["test"],
+        retain_confidence=stacked([result.retain_confidence for result in results]),
+        validation_confidence=metric.logit_scaled_confidence(
+            stacked([result.logits["validation"] for result in results]), first.labels["validation"]
+        ).astype(np.float32),
+    )
