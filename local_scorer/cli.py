@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,10 +181,16 @@ def _clean(text: str) -> str:
 
 
 def _engine(args: argparse.Namespace) -> contextlib.AbstractContextManager[Engine]:
-    from local_scorer.execution.local import LocalEngine
-
     if args.workers < 0:
         raise ValueError(f"--workers must not be negative, found {args.workers}.")
+    if args.engine == "ray":
+        from local_scorer.execution.ray import RayEngine
+
+        return RayEngine(RunFolder(args.out), args.device, args.workers, args.address)
+    if args.address is not None:
+        raise ValueError("--address is of a Ray cluster: give --engine ray with it.")
+    from local_scorer.execution.local import LocalEngine
+
     return LocalEngine(RunFolder(args.out), args.device, args.workers)
 
 
@@ -285,8 +292,7 @@ def _add_reference_commands(commands) -> None:
         add = action.add_argument
         add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set)")
         add("--size", type=int, help=argparse.SUPPRESS)
-        add("--device", default="cpu", help="cpu (default) or cuda")
-        add("--workers", type=int, default=0, metavar="W", help="trainings at a time")
+        _add_engine_arguments(add)
         add("--out", type=Path, default=Path("runs/reference"), metavar="DIR", help="run folder of the trainings")
     make.add_argument("--models", type=int, default=512, metavar="N", help="retrained models, and as many again")
     make.add_argument("--originals", type=int, default=8, metavar="K", help="original models")
@@ -310,6 +316,13 @@ def _command(commands, name, function, example: str) -> argparse.ArgumentParser:
     return command
 
 
+def _add_engine_arguments(add: Callable[..., object]) -> None:
+    add("--workers", type=int, default=0, metavar="W", help="jobs at a time (default: one per core or GPU)")
+    add("--device", default="cpu", help="cpu (default) or cuda")
+    add("--engine", choices=("local", "ray"), default="local", help="where jobs run: here, or on a Ray cluster")
+    add("--address", metavar="A", help="of the Ray cluster (default: Ray is started on this machine)")
+
+
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set, made when missing)")
@@ -318,7 +331,6 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
     add("--size", type=int, help=f"pixels of the built-in set (default: {DEFAULT_SIZE}); not with --data")
     add("--rules", choices=report.RULES, default="official", help="which metric (default: official)")
-    add("--workers", type=int, default=0, metavar="W", help="jobs at a time (default: one per core or GPU)")
-    add("--device", default="cpu", help="cpu (default) or cuda")
+    _add_engine_arguments(add)
     add("--seed", type=int, default=0, help="all randomness follows from it (default: 0)")
     add("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"run folder (default: {DEFAULT_OUT})")

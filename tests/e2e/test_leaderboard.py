@@ -308,6 +308,25 @@ def test_ctrl_c_leaves_finished_jobs_and_a_sentence(tiny_data, tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(("finished_before", "gap"), [(0, 0.0), (0, 0.03), (0, 0.1), (1, 0.0), (1, 0.1)])
+def test_ctrl_c_twice_ends_everything_at_once(tiny_data, tmp_path, finished_before, gap):
+    """In the middle of a training, or while the first children start; no gap at all may count as one signal."""
+    arguments = ["leaderboard", FINETUNE, "--data", tiny_data, "--models", "3", "--out", tmp_path]
+    process = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's "&" turns it off
+    )  # fmt: skip
+    wait_for(lambda: (tmp_path / "work").is_dir() and len(list(tmp_path.glob("jobs/*.npz"))) >= finished_before)
+    process.send_signal(signal.SIGINT)
+    time.sleep(gap)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode in (130, -signal.SIGINT), errors  # a shell reports both as 130
+    assert "Finished jobs are kept" in errors
+    assert "Traceback" not in errors
+    wait_for(lambda: str(tmp_path) not in processes())
+
+
 def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
     reference, _ = finished
     arguments = ["leaderboard", FINETUNE, "--data", tiny_data, "--models", "3", "--out", tmp_path]
