@@ -192,14 +192,8 @@ def short(name: str) -> str:
     shown = ["entry", "score", "share_of_ceiling", "time_ratio"]
     places = [board.columns.index(column) for column in shown]
     rows = [[row[place] for place in places] for row in board.rows]
-    return markdown(
-        replace(
-            board,
-            columns=shown,
-            rows=rows,
-            notes=[note for note in board.notes if note.startswith(boards.CHANGED.strip())],
-        )
-    )
+    notes = [note for note in board.notes if note.startswith(boards.CHANGED.strip())]
+    return markdown(replace(board, columns=shown, rows=rows, notes=notes))
 
 
 def beside_table1() -> str:
