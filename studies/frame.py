@@ -125,7 +125,13 @@ def publish(
     n_models: int | None = None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Print the rows, and write them with where, when and how they were made."""
+    """Print the rows, and write them with where, when and how they were made.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not rows:
+        raise ValueError("Nothing was measured, so nothing is written: is the run finished, with enough models?")
     here = store.environment()
     versions = {"python": platform.python_version()}
     versions |= {name: version for name, version in here.packages.items() if version}

@@ -128,6 +128,12 @@ def test_results_say_how_they_were_made(tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_no_numbers_are_no_results(tmp_path):
+    with pytest.raises(ValueError, match=r"^Nothing was measured, so nothing is written: "):
+        frame.publish("studies.limits", tmp_path / "limits.json", ["entry"], [])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_mistake_is_a_sentence():
     def main():
         raise ValueError("There is no run.")
