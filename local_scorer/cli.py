@@ -53,6 +53,7 @@ def leaderboard(args: argparse.Namespace) -> int:
 
     folder = RunFolder(args.out)
     entries = [Path(entry) for entry in args.entries] or _all_entries()
+    _say_what_is_fitted(entries, args.device)
     settings = run_room.Settings(
         data=_data_folder(args),
         n_models=_n_models(entries) if args.models is None else args.models,
@@ -138,15 +139,45 @@ def show_reference(args: argparse.Namespace) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    """Check an entry on tiny data and say how to mend what fails."""
+    """Check that an entry runs in the competition, and say what it needs to run elsewhere too."""
     from local_scorer import validate as validate_room
 
-    checks = validate_room.validate(Path(args.entry))
+    path = Path(args.entry)
+    _say_what_is_fitted([path], "cpu")
+    checks = validate_room.validate(path)
+    failed = [check for check in checks if check.decides and not check.passed]
+    advice = [check for check in checks if not check.decides and not check.passed]
+    lines = {True: [], False: []}
     for check in checks:
-        print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}{'' if check.passed else ': ' + check.fix}")
-    failed = sum(not check.passed for check in checks)
-    print(f"{args.entry}: {len(checks) - failed} of {len(checks)} checks passed.")
-    return ENTRY_NOT_SCORED if failed else DONE
+        mark = "ok  " if check.passed else "FAIL" if check.decides else "hint"
+        lines[check.decides].append(f"  {mark}  {check.name}{'' if check.passed else ': ' + check.fix}")
+    print("Runs in the competition:", *lines[True], sep="\n")
+    if failed:
+        print(f"FAIL: {args.entry} does not run in the competition yet.")
+        return ENTRY_NOT_SCORED
+    print("Portable, to other data, nets and loaders (advice):", *lines[False], sep="\n")
+    hints = f", with {len(advice)} hint(s) for other places" if advice else ""
+    print(f"PASS: {args.entry} runs in the competition{hints}.")
+    return DONE
+
+
+def _say_what_is_fitted(entries: list[Path], device: str) -> None:
+    """Say what is changed in entries that were written for a GPU, and which loaders seem to be confused."""
+    from local_scorer.execution import contract
+
+    for path in entries:
+        if path.suffix not in (".py", ".ipynb"):
+            continue
+        try:
+            source = contract.read_source(path)
+            _, changes = contract.fitted(source, device)
+            misnamed = contract.misnamed_loaders(source)
+        except (ValueError, SyntaxError):  # what is wrong with it is said later
+            continue
+        if changes:
+            print(f"{path} is written for a GPU; to run on the CPU, {'; '.join(changes)}.", file=sys.stderr)
+        if misnamed:
+            print(f"warning: {path}: {misnamed}", file=sys.stderr)
 
 
 def list_runs(args: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """Quick checks of an entry on tiny data; each failure says how to mend it.
 
-What the text shows is read off the text. The rest is found out as in a real run, by jobs in child processes
-with a time limit, except that `observe` stands between the job and the entry and takes notes.
+The first part decides: the entry runs as the competition ran it, with its nets of ten outputs and width 64. The
+second part is advice on what a file needs to run elsewhere too. All is found out as in a real run, by jobs in
+child processes with a time limit, except that `Observed` stands between the job and the entry and takes notes.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import ast
 import hashlib
 import json
 import os
+import random
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import data_prep.dataset
-from local_scorer.execution import contract, pool
+from local_scorer.execution import contract, kaggle_input, pool, syntax
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import Job
 from local_scorer.execution.local import LocalEngine
@@ -32,46 +35,44 @@ from local_scorer.runs.store import Failure, RunFolder
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "sklearn")
 REPOSITORY = ("data_prep", "kaggle_submission", "local_scorer", "tests")
-GLOBAL_SEEDS = (
-    "random.seed",
-    "numpy.random.seed",
-    "torch.seed",
-    "torch.manual_seed",
-    "torch.random.seed",
-    "torch.random.manual_seed",
-    "torch.cuda.manual_seed",
-    "torch.cuda.manual_seed_all",
+SEEDS = (
+    (random, "seed"),
+    (np.random, "seed"),
+    (torch, "seed"),
+    (torch, "manual_seed"),
+    (torch.random, "manual_seed"),
 )
-SECONDS = 8.0  # for one run on tiny data, where an ordinary entry needs about one
+SECONDS = 120.0  # for one run on tiny data, where an ordinary entry needs a few
 WORKERS = 2
 RECIPE = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
+SIZES = re.compile(  # what torch and numpy say where a number of classes or features does not fit
+    r"weight tensor should be defined|out of bounds|shapes? cannot be multiplied|size mismatch|must match the size"
+    r"|not match|could not be broadcast|has shape \["
+)
 
 READABLE = "can be read as Python"
-IMPORTS = f"imports only the standard library, {', '.join(PACKAGES)}"
 SELF_CONTAINED = "imports nothing from this repository"
-NO_SEED = "sets no global seed"
 SIGNATURE = f"loads and defines unlearning({', '.join(contract.ARGUMENTS)})"
-DICTS = "runs on dict batches, as on Kaggle"
+RUNS = "runs to its end on the competition's batches"
+CHANGED = "changes the net that it is given"
+WEIGHTS = "leaves finite weights of the right shapes"
+SPREAD = "gives different models under different seeds"
+COMPETITION = (READABLE, SELF_CONTAINED, SIGNATURE, RUNS, CHANGED, WEIGHTS, SPREAD)
+
+IMPORTS = f"imports only the standard library, {', '.join(PACKAGES)}"
+NO_SEED = "sets no global seed"
 EVAL_MODE = "leaves the net in eval mode"
 NO_FILES = "writes no files into the working directory"
-CHANGED = "changes the model"
-WEIGHTS = "leaves finite weights of the right shapes"
 TUPLES = "runs on tuple batches"
 OTHER_NET = "runs with another class count and width"
 SMALL = "runs with few pictures to forget and a last batch of one picture"
-SPREAD = "gives different models under different seeds"
-NAMES = (
-    READABLE, IMPORTS, SELF_CONTAINED, NO_SEED, SIGNATURE, DICTS, EVAL_MODE, NO_FILES, CHANGED, WEIGHTS, TUPLES,
-    OTHER_NET, SMALL, SPREAD,
-)  # fmt: skip
+PORTABLE = (IMPORTS, NO_SEED, EVAL_MODE, NO_FILES, TUPLES, OTHER_NET, SMALL)
 
 PROBE = '''"""Run an entry under observation."""
 
-from functools import partial
+from local_scorer.validate import Observed
 
-from local_scorer.validate import observe
-
-unlearning = partial(observe, entry={entry!r}, folder={folder!r}, as_tuples={as_tuples!r})
+unlearning = Observed({entry!r}, {folder!r}, {as_tuples!r}).unlearning
 '''
 
 
@@ -83,16 +84,24 @@ class Check:
     passed: bool
     fix: str = ""
 
+    @property
+    def decides(self) -> bool:
+        """Say whether the entry has to pass it to run in the competition."""
+        return self.name in COMPETITION
+
 
 @dataclass(frozen=True)
 class _Trial:
-    """One run of the entry: the net, the pictures of each split, the seed (by `index`), the form of batches."""
+    """One run of the entry: the net, the pictures of each split, the seed (by `index`), the form of batches.
 
-    n_classes: int = 8
-    width: int = 16
-    retain: int = 96
-    forget: int = 72
-    validation: int = 32
+    By default it is like the competition's: full batches of 64, and no rest of a single picture at any usual size.
+    """
+
+    n_classes: int = 10
+    width: int = 64
+    retain: int = 256
+    forget: int = 96
+    validation: int = 64
     index: int = 0
     as_tuples: bool = False
 
@@ -107,12 +116,13 @@ class _Outcome:
 
     Attributes:
         loaded: the entry's file was run and has the right function.
-        returned: ``unlearning()`` came to its end; only then the next four mean anything.
+        returned: ``unlearning()`` came to its end; only then the next five mean anything.
         train_mode: names of modules in train mode.
         before, after: hashes of the weights.
         files: what lies in the working directory.
+        seeds: lines of the entry that set a global seed.
         failure: why the trial has no result, or None.
-        line: the line of the entry where it stopped, or None.
+        place: the line of the entry where it stopped, or an empty text.
     """
 
     loaded: bool
@@ -121,20 +131,20 @@ class _Outcome:
     before: str
     after: str
     files: list[str]
+    seeds: list[int]
     failure: Failure | None
-    line: int | None
+    place: str
 
 
-FIRST = _Trial()
+FIRST, SECOND = _Trial(), _Trial(index=1)
 FURTHER = {
-    TUPLES: _Trial(as_tuples=True),
-    OTHER_NET: _Trial(n_classes=3, width=32),
-    SMALL: _Trial(retain=65, forget=5, validation=65),
-    SPREAD: _Trial(index=1),
+    TUPLES: _Trial(n_classes=8, width=16, retain=96, forget=72, as_tuples=True),
+    OTHER_NET: _Trial(n_classes=3, width=32, retain=96, forget=72),
+    SMALL: _Trial(n_classes=8, width=16, retain=65, forget=5, validation=65),
 }
 REMEDIES = {
-    SIGNATURE: "Define it with these arguments, and leave all other work to it.",
-    DICTS: "Pictures and labels of a batch are batch['image'] and batch['age_group'].",
+    SIGNATURE: "It has to load on its own and take these arguments.",
+    RUNS: "Pictures and labels of a batch are batch['image'] and batch['age_group'].",
     TUPLES: "Take batch[0] and batch[1] where a batch is not a dict, as unpack() in the template does.",
     OTHER_NET: "Take the class count from net.fc.out_features, and other sizes from the net too.",
     SMALL: "Skip batches of one picture, which batch normalisation cannot use, and expect no full batches.",
@@ -145,43 +155,71 @@ IN_TIME = "Look for a loop without end, or do less."
 
 
 def validate(path: Path) -> list[Check]:
-    """Check an entry file; the result holds every check of `NAMES`, in that order."""
+    """Check an entry, of a file or a notebook.
+
+    Returns:
+        The checks that were made, those of `COMPETITION` first. If one of these fails, those that build on it are
+        left out, the second part with them.
+    """
     try:
         source = contract.read_source(path)
-        tree = ast.parse(source, filename=path.name)
+        tree = syntax.parse(source)
     except EntryError as error:
-        checks = [Check(READABLE, False, str(error))]
+        return [Check(READABLE, False, str(error))]
     except (SyntaxError, ValueError) as error:  # ValueError: a null byte
-        checks = [Check(READABLE, False, f"{error}. Correct it; 'python {path}' shows the place.")]
-    else:
-        checks = [Check(READABLE, True), *_checks_of_text(tree), *_checks_of_runs(path, source)]
-    broken = next((check.name for check in reversed(checks) if not check.passed), "")
-    not_run = f"not run: the check {broken!r} has to pass first."
-    done = {check.name: check for check in checks}
-    return [done.get(name, Check(name, False, not_run)) for name in NAMES]
+        return [Check(READABLE, False, f"{error}. Correct it; 'python {path}' shows the place.")]
+    foreign, own = _foreign_imports(tree)
+    remedy = "Copy what you need into the file: it is pasted into a notebook alone."
+    checks = [Check(READABLE, True), _check(SELF_CONTAINED, own, remedy)]
+    remedy = "Write what you need from it into the file, or do without."
+    return [*checks, *_checks_of_runs(path, source, _check(IMPORTS, foreign, remedy))]
 
 
-def observe(net: nn.Module, *loaders: DataLoader, entry: str, folder: str, as_tuples: bool) -> None:
-    """Load an entry and call it in an empty working directory; note in `folder` what it does.
+class Observed:
+    """An entry, loaded in an empty working directory, and what its ``unlearning`` does, noted in `folder`.
 
-    The empty file ``loaded`` appears once the entry is loaded, ``seen.json`` once it has returned.
+    The empty file ``loaded`` appears once the entry is loaded, ``seen.json`` once ``unlearning`` has returned.
     """
-    working_directory = Path(folder) / "cwd"
-    working_directory.mkdir()
-    os.chdir(working_directory)
-    unlearning = contract.load_entry(entry)
-    (Path(folder) / "loaded").touch()
-    if as_tuples:
-        loaders = [DataLoader(_Tuples(old.dataset), old.batch_size, shuffle=True) for old in loaders]
-    before = _weights_hash(net)
-    unlearning(net, *loaders)
-    seen = {
-        "train_mode": [name or "the net" for name, module in net.named_modules() if module.training],
-        "before": before,
-        "after": _weights_hash(net),
-        "files": sorted(path.name for path in working_directory.iterdir()),
-    }
-    (Path(folder) / "seen.json").write_text(json.dumps(seen))
+
+    def __init__(self, entry: str, folder: str, as_tuples: bool):
+        self._entry, self._folder, self._as_tuples = entry, Path(folder), as_tuples
+        self._seeds: set[int] = set()
+        (self._folder / "cwd").mkdir()
+        os.chdir(self._folder / "cwd")
+        for module, name in SEEDS:
+            setattr(module, name, self._noting(getattr(module, name)))
+        self._unlearning = contract.load_entry(entry, root=self._folder)
+        (self._folder / "loaded").touch()
+
+    def unlearning(
+        self, net: nn.Module, retain_loader: DataLoader, forget_loader: DataLoader, val_loader: DataLoader
+    ) -> None:
+        """Call the entry's function and note what it does."""
+        loaders = [retain_loader, forget_loader, val_loader]
+        if self._as_tuples:
+            loaders = [DataLoader(_Tuples(old.dataset), old.batch_size, shuffle=True) for old in loaders]
+        before = _weights_hash(net)
+        self._seeds.clear()  # what was set when it was loaded, on Kaggle once for all runs
+        self._unlearning(net, *loaders)
+        seen = {
+            "train_mode": [name or "the net" for name, module in net.named_modules() if module.training],
+            "before": before,
+            "after": _weights_hash(net),
+            "files": sorted(path.name for path in (self._folder / "cwd").iterdir()),
+            "seeds": sorted(self._seeds),
+        }
+        (self._folder / "seen.json").write_text(json.dumps(seen))
+
+    def _noting(self, function: Callable[..., object]) -> Callable[..., object]:
+        """Return a function that sets a seed, and notes it where the entry calls it."""
+
+        def seed(*arguments: object, **more: object) -> object:
+            caller = sys._getframe(1)
+            if caller.f_code.co_filename == self._entry:
+                self._seeds.add(caller.f_lineno)
+            return function(*arguments, **more)
+
+        return seed
 
 
 class _Tuples(Dataset):
@@ -206,7 +244,8 @@ def _weights_hash(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _checks_of_text(tree: ast.Module) -> list[Check]:
+def _foreign_imports(tree: ast.Module) -> tuple[list[str], list[str]]:
+    """Return which lines import packages that are not everywhere, and which import this repository."""
     foreign, own = [], []
     for line, module in _imports(tree):
         name = module.partition(".")[0]
@@ -214,12 +253,7 @@ def _checks_of_text(tree: ast.Module) -> list[Check]:
             own.append(f"line {line} imports {name or 'its neighbours'}")
         elif name not in PACKAGES and name not in sys.stdlib_module_names:
             foreign.append(f"line {line} imports {name}")
-    seeds = [f"line {line} calls {name}" for line, name in _calls(tree) if name in GLOBAL_SEEDS]
-    return [
-        _check(IMPORTS, foreign, "Write what you need from it into the file, or do without."),
-        _check(SELF_CONTAINED, own, "Copy what you need into the file: it is pasted into a notebook alone."),
-        _check(NO_SEED, seeds, "Delete it: every run has a seed of its own, and equal models score nothing."),
-    ]
+    return foreign, own
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -231,53 +265,46 @@ def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, "" if node.level else node.module
 
 
-def _calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Give line and name of every called function, in full where the name was imported."""
-    full = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            full |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom):
-            full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            first, dot, rest = ast.unparse(node.func).partition(".")
-            yield node.lineno, full.get(first, first) + dot + rest
-
-
-def _checks_of_runs(path: Path, source: str) -> list[Check]:
-    """Run the entry once; if that goes well, run it in every other way too. Stops at the first hurdle."""
+def _checks_of_runs(path: Path, source: str, imports: Check) -> list[Check]:
+    """Run the entry as in the competition, twice; if that goes well, run it in other ways too."""
     with tempfile.TemporaryDirectory(prefix="validate-") as root:
-        bench = _Bench(Path(root).resolve(), contract.entry_name(path), source)
-        (first,) = bench.run([FIRST])
-        checks = _checks_of_first_run(first)
-        if first.failure is None:
-            outcomes = bench.run(list(FURTHER.values()))
-            checks += [_ran(name, outcome) for name, outcome in zip(FURTHER, outcomes, strict=True)]
-            second = outcomes[-1]
-            if second.failure is None and second.after == first.after:
-                remedy = "Draw something at random and set no seed: equal models score nothing."
-                checks[-1] = _check(SPREAD, ["two seeds gave the same weights"], remedy)
-    return checks
+        bench = _Bench(Path(root).resolve(), path, source)
+        first, second = bench.run([FIRST, SECOND])
+        checks = _checks_of_competition(first, second, source)
+        if not all(check.passed for check in checks):
+            return checks
+        seeds = [f"line {line} sets it" for line in first.seeds]
+        in_train_mode = [f"{name} is in train mode" for name in first.train_mode[:1]]
+        written = [f"it wrote {name}" for name in first.files]
+        checks += [
+            imports,
+            _check(NO_SEED, seeds, "Delete it: other draws, of the scorer's and of your own, depend on it too."),
+            _check(EVAL_MODE, in_train_mode, "End unlearning() with net.eval()."),
+            _check(NO_FILES, written, "Keep it in memory: only the models are handed in."),
+        ]
+        outcomes = bench.run(list(FURTHER.values()))
+        return checks + [_ran(name, outcome) for name, outcome in zip(FURTHER, outcomes, strict=True)]
 
 
-def _checks_of_first_run(first: _Outcome) -> list[Check]:
+def _checks_of_competition(first: _Outcome, second: _Outcome, source: str) -> list[Check]:
     if not first.loaded:
         return [_ran(SIGNATURE, first)]
-    checks = [Check(SIGNATURE, True)]
+    misnamed = contract.misnamed_loaders(source)
+    checks = [Check(SIGNATURE, not misnamed, misnamed)]
     if not first.returned:
-        return [*checks, _ran(DICTS, first)]
-    in_train_mode = [f"{name} is in train mode" for name in first.train_mode[:1]]
-    written = [f"it wrote {name}" for name in first.files]
-    unchanged = ["the weights are what they were"] if first.before == first.after else []
-    return [
-        *checks,
-        Check(DICTS, True),
-        _check(EVAL_MODE, in_train_mode, "End unlearning() with net.eval()."),
-        _check(NO_FILES, written, "Keep it in memory: only the models are handed in."),
-        _check(CHANGED, unchanged, "Change the net in place: what unlearning() returns is ignored."),
-        _ran(WEIGHTS, first),
-    ]
+        return [*checks, _ran(RUNS, first)]
+    checks.append(Check(RUNS, True))
+    if first.before == first.after:
+        remedy = "Change the net in place: what unlearning() returns is ignored."
+        return [*checks, _check(CHANGED, ["the weights are what they were"], remedy)]
+    checks += [Check(CHANGED, True), _ran(WEIGHTS, first)]
+    if first.failure is not None:
+        return checks
+    if second.failure is None and second.after == first.after:
+        lines = [f"line {line} sets a seed" for line in first.seeds]
+        remedy = "Draw something at random and set no seed: equal models score nothing."
+        return [*checks, _check(SPREAD, ["two seeds gave the same weights", *lines], remedy)]
+    return [*checks, _ran(SPREAD, second)]
 
 
 def _check(name: str, findings: Sequence[str], remedy: str) -> Check:
@@ -289,22 +316,29 @@ def _check(name: str, findings: Sequence[str], remedy: str) -> Check:
 
 def _ran(name: str, outcome: _Outcome) -> Check:
     """Check that a trial has a result."""
-    if outcome.failure is None:
+    failure = outcome.failure
+    if failure is None:
         return Check(name, True)
-    if outcome.failure.kind == "time-out":
-        finding = f"it had not ended after {SECONDS:.0f} s, where an ordinary entry needs one or two"
+    if failure.kind == "time-out":
+        finding = f"it had not ended after {SECONDS:.0f} s, where an ordinary entry needs a few"
         return _check(name, [finding], IN_TIME)
-    where = f" (line {outcome.line})" if outcome.line else ""
-    return _check(name, [outcome.failure.reason.rstrip(".") + where], REMEDIES[name])
+    remedy = REMEDIES[name]
+    if package := re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", failure.reason):
+        remedy = f"The package is missing here, so nothing can be said of the rest: pip install {package[1]}."
+    elif name == RUNS and SIZES.search(failure.reason):
+        remedy = "Sizes do not fit: the net has 10 outputs and 512 features before them, and labels are 0 to 9."
+    return _check(name, [failure.reason.rstrip(".") + outcome.place], remedy)
 
 
 class _Bench:
     """A temporary run folder with tiny data, where trials of one entry are run."""
 
-    def __init__(self, root: Path, name: str, source: str):
+    def __init__(self, root: Path, path: Path, source: str):
         self._root = root
         self._folder = RunFolder(root / "run")
-        self._name = name
+        self._name = contract.entry_name(path)
+        self._quotes = path.suffix == ".ipynb"  # a line of a notebook is known by its text, not by its number
+        self._lines = source.splitlines()
         self._entry = self._folder.keep_entry(source, contract.source_hash(source))
 
     def run(self, trials: Sequence[_Trial]) -> list[_Outcome]:
@@ -312,6 +346,9 @@ class _Bench:
         places = [Path(tempfile.mkdtemp(dir=self._root)) for _ in trials]
         jobs = [self._job(trial, place) for trial, place in zip(trials, places, strict=True)]
         self._have_done(list(dict.fromkeys(job.original_job for job in jobs)))
+        for job, trial, place in zip(jobs, trials, places, strict=True):
+            labels = np.arange(trial.retain + trial.forget) % trial.n_classes
+            kaggle_input.write(place, labels, trial.n_classes, self._folder.weights_path(job.weights_key))
         failures = self._have_done(jobs)
         return [self._outcome(job, place, failures.get(job)) for job, place in zip(jobs, places, strict=True)]
 
@@ -340,7 +377,7 @@ class _Bench:
 
     def _outcome(self, job: Job, place: Path, failure: Failure | None) -> _Outcome:
         returned = (place / "seen.json").is_file()
-        nothing = {"train_mode": [], "before": "", "after": "", "files": []}
+        nothing = {"train_mode": [], "before": "", "after": "", "files": [], "seeds": []}
         seen = json.loads((place / "seen.json").read_text()) if returned else nothing
         log = self._folder.log_path(job.key).read_text(errors="replace")
         lines = re.findall(rf'{self._entry.name}", line (\d+)', log if failure else "")
@@ -348,19 +385,22 @@ class _Bench:
             loaded=(place / "loaded").is_file(),
             returned=returned,
             failure=failure,
-            line=int(lines[-1]) if lines else None,
+            place=self._place(int(lines[-1])) if lines else "",
             **seen,
         )
+
+    def _place(self, line: int) -> str:
+        return f" ({self._lines[line - 1].strip()!r})" if self._quotes else f" (line {line})"
 
 
 def _write_data(trial: _Trial, out: Path) -> Path:
     """Write a dataset of noise, brighter for a higher class."""
-    random = np.random.default_rng(0)
+    noise = np.random.default_rng(0)
     split = np.repeat(list(trial.counts), list(trial.counts.values()))
     n = len(split)
-    labels = random.permutation(np.arange(n) % trial.n_classes)
+    labels = noise.permutation(np.arange(n) % trial.n_classes)
     light = 40 + 140 * labels / trial.n_classes
-    images = random.normal(light[:, None, None, None], 40, (n, 3, 32, 32)).clip(0, 255).astype(np.uint8)
+    images = noise.normal(light[:, None, None, None], 40, (n, 3, 32, 32)).clip(0, 255).astype(np.uint8)
     numbers = [f"{number:03d}" for number in range(n)]
     examples = pd.DataFrame({"image_id": numbers, "person_id": numbers, "age_group": labels, "age": 10 * labels})
     return data_prep.dataset.write(

@@ -15,6 +15,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
+
+from local_scorer.execution import cells, kaggle_input, syntax, without_gpu
 
 ARGUMENTS = ("net", "retain_loader", "forget_loader", "val_loader")
 
@@ -29,18 +32,23 @@ def entry_name(path: Path | str) -> str:
 
 
 def read_source(path: Path | str) -> str:
-    """Return the text of an entry file.
+    """Return the text of an entry: of a file, or what `cells.entry_in` takes out of a notebook.
 
     Raises:
-        EntryError: there is no such file, or it is not a text file named ``*.py``.
+        EntryError: there is no such file, it is not a text file named ``*.py``, or no notebook with the function.
     """
     path = Path(path)
     if path.is_dir():
-        raise EntryError(f"{path} is a folder: an entry is one file named *.py.")
+        raise EntryError(f"{path} is a folder: an entry is one file named *.py or *.ipynb.")
     if not path.is_file():
         raise EntryError(f"There is no entry file {path}.")
+    if path.suffix == ".ipynb":
+        try:
+            return cells.entry_in(path)
+        except ValueError as error:
+            raise EntryError(str(error)) from error
     if path.suffix != ".py":
-        raise EntryError(f"{path} is not a Python file: an entry is one file named *.py.")
+        raise EntryError(f"{path} is not a Python file: an entry is one file named *.py or *.ipynb.")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -79,11 +87,14 @@ def _canonical(value: object) -> str:
     return repr(value)
 
 
-def load_entry(path: Path | str, digest: str | None = None) -> Callable[..., object]:
-    """Run the file and return its ``unlearning`` function.
+def load_entry(
+    path: Path | str, digest: str | None = None, *, device: str = "cpu", root: Path | None = None
+) -> Callable[..., object]:
+    """Run the file, on "cpu" as `fitted` has it, and return its ``unlearning`` function.
 
     Args:
         digest: what `source_hash` must give; None to take the file as it is.
+        root: the folder that stands for the root of Kaggle's file system, as `kaggle_input.write` makes it.
 
     Raises:
         EntryError: the file has no such function, or the function does not take the contract's arguments.
@@ -96,7 +107,9 @@ def load_entry(path: Path | str, digest: str | None = None) -> Callable[..., obj
             f"{path}, the copy of the entry that is run, was changed while the run was under way, which only an "
             "entry can have done. Nothing of it was run: start the command again without that entry."
         )
-    spec = importlib.util.spec_from_file_location("entry", path, loader=_TextLoader(source, path))
+    text, _ = fitted(source, device)
+    text = text if root is None else kaggle_input.moved(text, root)
+    spec = importlib.util.spec_from_file_location("entry", path, loader=_TextLoader(source, text, path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
@@ -107,17 +120,53 @@ def load_entry(path: Path | str, digest: str | None = None) -> Callable[..., obj
     return function
 
 
+def fitted(source: str, device: str) -> tuple[str, list[str]]:
+    """Return the text of an entry as it runs on a device, and what was changed: on "cpu", what asks for a GPU.
+
+    The change follows from text and device alone, which are both part of a job's key.
+    """
+    try:
+        return without_gpu.rewritten(source) if device == "cpu" else (source, [])
+    except (SyntaxError, ValueError):
+        return source, []  # loading it says what is wrong
+
+
+def misnamed_loaders(source: str) -> str:
+    """Return what is wrong with the order of the loaders, if names of parameters say so, or an empty text."""
+    functions = [
+        node
+        for node in ast.walk(syntax.parse(source))
+        if isinstance(node, ast.FunctionDef) and node.name == "unlearning"
+    ]
+    if not functions:
+        return ""
+    arguments = functions[-1].args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][1:4]
+    kinds = ("retain", "forget", "val")
+    for name, kind, expected in zip(names, kinds, ARGUMENTS[1:], strict=False):
+        others = [other for other in kinds if other != kind and other in name.lower()]
+        if others and kind not in name.lower():
+            return (
+                f"The parameter {name!r} is given the {kind} loader: the order is "
+                f"unlearning({', '.join(ARGUMENTS)}), whatever the names. Put {expected!r} in its place."
+            )
+    return ""
+
+
 class _TextLoader(importlib.abc.ExecutionLoader):
     """Load the text that was checked: not the file anew, nor a compiled copy that lies beside it."""
 
-    def __init__(self, source: str, path: Path):
-        self._source, self._path = source, path
+    def __init__(self, source: str, text: str, path: Path):
+        self._source, self._text, self._path = source, text, path
 
     def get_source(self, fullname: str) -> str:
         return self._source
 
     def get_filename(self, fullname: str) -> str:
         return str(self._path)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._text, str(self._path))
 
 
 def check_signature(function: Callable[..., object]) -> None:

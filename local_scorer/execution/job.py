@@ -34,6 +34,7 @@ class Job:
         original: index of the original that an entry unlearns from.
         weights: hash that the original's weights are stored under, where a reference pack gave them; None where
             the original is trained at home.
+        outputs: of the nets, at least the number of classes; 0 for one per class.
     """
 
     role: str
@@ -49,6 +50,7 @@ class Job:
     submission: str | None = None
     original: int = 0
     weights: str | None = None
+    outputs: int = 0
 
     @property
     def key(self) -> str:
@@ -65,6 +67,7 @@ class Job:
                 "entry": self.entry_hash,
                 "original": self.original,
                 "weights": self.weights,
+                **({"outputs": self.outputs} if self.outputs else {}),
             }
         )
 
@@ -128,8 +131,8 @@ class Job:
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"The job's {name} must be one of {values}, found {getattr(self, name)!r}.")
-        if self.index < 0 or self.original < 0:
-            raise ValueError("The job's index and original must not be negative.")
+        if self.index < 0 or self.original < 0 or self.outputs < 0:
+            raise ValueError("The job's index, original and outputs must not be negative.")
         for name in ("entry_hash", "weights"):
             if getattr(self, name) is not None and not HASH.fullmatch(getattr(self, name)):
                 raise ValueError(f"The job's {name} must be a hash in hexadecimal.")

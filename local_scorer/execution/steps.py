@@ -21,7 +21,7 @@ from torch import nn
 import data_prep.dataset
 from data_prep.dataset import PreparedDataset
 from data_prep.loaders import loaders
-from local_scorer.execution import checkpoint, contract
+from local_scorer.execution import checkpoint, contract, kaggle_input
 from local_scorer.execution.job import Job
 from local_scorer.metric import logit_scaled_confidence
 from local_scorer.models import nets, timing
@@ -41,10 +41,10 @@ def train(job: Job, folder: RunFolder, device: str, header: dict[str, object]) -
     rows = np.sort(np.concatenate([data.rows(split) for split in SPLITS_OF_TRAINING[job.role]]))
     images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)
     labels = torch.from_numpy(data.columns["age_group"][rows]).to(device)
-    net = nets.fresh_net(data.n_classes, job.width, job.job_seed).to(device)
+    net = nets.fresh_net(n_outputs(job, data), job.width, job.job_seed).to(device)
     timing.warm_up(net, data.size, device)
     with timing.Stopwatch(device) as watch:
-        nets.train(net, images, labels, job.recipe, class_counts(data), job.job_seed)
+        nets.train(net, images, labels, job.recipe, class_counts(data, n_outputs(job, data)), job.job_seed)
     if job.role == "original":
         weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
         save_weights(weights, folder.weights_path(job.key))
@@ -59,9 +59,13 @@ def unlearn(job: Job, folder: RunFolder, device: str, work: Path, say: Callable[
         say: told ``b"start"`` just before the entry gets to work, and ``b"end"`` just after.
     """
     data = open_data(job)
-    unlearning = contract.load_entry(folder.root / "entries" / f"{job.entry_hash}.py", job.entry_hash)
-    net = nets.fresh_net(data.n_classes, job.width, seed=0).to(device)
-    checkpoint.load_into(net, checkpoint.read_state_dict(folder.weights_path(job.weights_key)))
+    weights = folder.weights_path(job.weights_key)
+    entry = folder.root / "entries" / f"{job.entry_hash}.py"
+    if kaggle_input.is_named_in(contract.read_source(entry)):
+        kaggle_input.write(work, training_labels(data), n_outputs(job, data), weights)
+    unlearning = contract.load_entry(entry, job.entry_hash, device=job.device, root=work)
+    net = nets.fresh_net(n_outputs(job, data), job.width, seed=0).to(device)
+    checkpoint.load_into(net, checkpoint.read_state_dict(weights))
     net.eval()
     timing.warm_up(net, data.size, device)
     retain_loader, forget_loader, val_loader = loaders(data)
@@ -81,7 +85,7 @@ def evaluate(job: Job, folder: RunFolder, device: str, work: Path, header: dict[
         WeightsError: the checkpoint does not fit the architecture or holds non-finite weights.
     """
     data = open_data(job)
-    net = nets.fresh_net(data.n_classes, job.width, seed=0)
+    net = nets.fresh_net(n_outputs(job, data), job.width, seed=0)
     checkpoint.load_into(net, checkpoint.read_state_dict(work / "net.pt"))
     seconds = timing.Seconds(**json.loads((work / "seconds.json").read_text()))
     _store(job, folder, net.to(device), data, device, seconds, header)
@@ -95,7 +99,7 @@ def rescore(job: Job, folder: RunFolder, device: str, header: dict[str, object])
         WeightsError: it is not a plain state dict, does not fit the architecture or holds non-finite weights.
     """
     data = open_data(job)
-    net = nets.fresh_net(data.n_classes, job.width, seed=0)
+    net = nets.fresh_net(n_outputs(job, data), job.width, seed=0)
     checkpoint.load_into(net, checkpoint.read_submitted(job.submission, job.index))
     seconds = timing.Seconds(wall=float("nan"), cpu=float("nan"))
     _store(job, folder, net.to(device), data, device, seconds, header)
@@ -113,10 +117,19 @@ def open_data(job: Job) -> PreparedDataset:
     return data
 
 
-def class_counts(data: PreparedDataset) -> torch.Tensor:
-    """Count the pictures of each class in the full training set, retain and forget: int64 ``[n_classes]``."""
-    labels = np.concatenate([data.labels("retain"), data.labels("forget")])
-    return torch.from_numpy(np.bincount(labels, minlength=data.n_classes))
+def n_outputs(job: Job, data: PreparedDataset) -> int:
+    """Return the number of outputs of the job's nets."""
+    return job.outputs or data.n_classes
+
+
+def training_labels(data: PreparedDataset) -> np.ndarray:
+    """Return the labels of the full training set, retain and forget: int64 ``[n]``."""
+    return np.concatenate([data.labels("retain"), data.labels("forget")])
+
+
+def class_counts(data: PreparedDataset, n_outputs: int) -> torch.Tensor:
+    """Count the pictures of each class in the full training set: int64 ``[n_outputs]``."""
+    return torch.from_numpy(np.bincount(training_labels(data), minlength=n_outputs))
 
 
 def seed_everything(seed: int) -> None:
@@ -146,7 +159,7 @@ def _store(
     for split in store.ACCURACIES:
         rows = data.rows(split)
         split_labels = data.labels(split)
-        outputs = np.empty((0, data.n_classes), np.float32)
+        outputs = np.empty((0, n_outputs(job, data)), np.float32)
         accuracy[split] = float("nan")
         if len(rows):
             images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)

@@ -97,13 +97,13 @@ def test_missing_file(tmp_path):
 
 
 def test_folder_is_no_entry(tmp_path):
-    with pytest.raises(EntryError, match=r" is a folder: an entry is one file named \*\.py\.$"):
+    with pytest.raises(EntryError, match=r" is a folder: an entry is one file named \*\.py or \*\.ipynb\.$"):
         contract.read_source(tmp_path)
 
 
 def test_other_suffix(entry):
-    with pytest.raises(EntryError, match=r"mine.ipynb is not a Python file: an entry is one file named \*.py.$"):
-        contract.read_source(entry(ENTRY, "mine.ipynb"))
+    with pytest.raises(EntryError, match=r"mine.txt is not a Python file: an entry is one file named "):
+        contract.read_source(entry(ENTRY, "mine.txt"))
 
 
 def test_other_encoding(tmp_path):
