@@ -1,4 +1,4 @@
-"""The README's example is an entry: it is scored inside the time limit."""
+"""The README's example is an entry: it passes validate and is scored inside the time limit."""
 
 import json
 import re
@@ -32,6 +32,11 @@ def scorer(*arguments):
 
 def test_is_short():
     assert len(README.read_text().split()) <= 900
+
+
+def test_example_passes_validate(example):
+    done = scorer("validate", example)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_example_is_scored_inside_the_limit(example, tiny_data, tmp_path):
