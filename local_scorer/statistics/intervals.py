@@ -15,7 +15,7 @@ around the F that was measured:
     new models = mean + (redrawn models - mean + h x noise) / sqrt(1 + h^2),  h = (4 / 3N)^(1/5)
 
 The noise has the models' own covariance over examples and accuracies, so that a model that is odd on one
-example is odd on the others. Corrections are needed, checked together by ``benchmarks/coverage.py``:
+example is odd on the others. Corrections are needed, checked together by ``studies/coverage.py``:
 
 - Redrawn sets differ more than the real ones do, so that their mean F, m, lies below F. What examples do each
   by itself adds up like counts, with a variance in proportion to F: x F / m. What models do to all examples
