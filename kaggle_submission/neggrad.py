@@ -118,13 +118,13 @@ def unpack(batch, device):
         images, labels = batch[0], batch[1]
     return images.to(device), labels.to(device)
 # END: plumbing
-# SHARED: class_weights
+# SHARED: labels
 def labels_of(dataset):
     """Return all labels of a map-style dataset, int64 ``[n]``."""
     items = (dataset[index] for index in range(len(dataset)))
     return torch.tensor([int(item["age_group"] if isinstance(item, dict) else item[1]) for item in items])
-
-
+# END: labels
+# SHARED: class_weights
 def class_weights(net, loader):
     """Return n / (n_classes * n_of_class) of each class, on the net's device; no picture counts as one."""
     n_classes = net.fc.out_features

@@ -1,17 +1,12 @@
-"""Labels of a whole data set, and class weights from them."""
+"""Class weights from the labels of a data set."""
 
 import torch
 
+from kaggle_submission.shared.labels import labels_of
 from kaggle_submission.shared.plumbing import device_of
 
 
 # SHARED: class_weights
-def labels_of(dataset):
-    """Return all labels of a map-style dataset, int64 ``[n]``."""
-    items = (dataset[index] for index in range(len(dataset)))
-    return torch.tensor([int(item["age_group"] if isinstance(item, dict) else item[1]) for item in items])
-
-
 def class_weights(net, loader):
     """Return n / (n_classes * n_of_class) of each class, on the net's device; no picture counts as one."""
     n_classes = net.fc.out_features

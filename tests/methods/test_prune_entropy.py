@@ -1,0 +1,65 @@
+"""Global pruning with a new start, the entropy term, and a teacher that stays where it is."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.helpers.entries import classes, equal, given_net, load, loader, states
+
+
+def test_pruning_ranks_weights_and_biases_of_all_layers_together():
+    """The largest tenth of 120 is 11 weights of the first layer and one bias of the second."""
+    net = nn.Sequential(nn.Conv2d(1, 11, 3), nn.BatchNorm2d(11), nn.Linear(1, 5))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(0.01)
+        net[0].weight[:, 0, 0, 0] = -5.0
+        net[2].bias[3] = 6.0
+    load("prune_entropy", PRUNED=0.9).prune_and_draw(net)
+    assert (net[0].weight[:, 0, 0, 0] == -5.0).all()
+    drawn = net[0].weight.flatten(1)[:, 1:]
+    assert drawn.abs().max() <= 1 / 3
+    assert drawn.std().item() == pytest.approx(1 / 3 / math.sqrt(3), rel=0.25)  # uniform up to 1 / sqrt(9)
+    assert (net[0].bias == 0).all()
+    assert net[2].bias.tolist() == [0, 0, 0, 6, 0]
+    assert net[2].weight.unique().numel() == 5
+    assert (net[1].weight == 0.01).all()
+
+
+def test_loss_by_hand():
+    """Entropies ln 2 and 0: cross-entropy ln 2, and the squared difference (ln 2)^2."""
+    entry = load("prune_entropy", ENTROPY=1.0)
+    student, teacher = torch.zeros(1, 2), torch.tensor([[50.0, -50.0]])
+    assert entry.entropy(student).item() == pytest.approx(math.log(2))
+    assert entry.entropy(teacher).item() == pytest.approx(0, abs=1e-6)
+    found = entry.pruned_loss(student, teacher, torch.tensor([1]), torch.ones(2))
+    assert found.item() == pytest.approx(math.log(2) + math.log(2) ** 2)
+
+
+def test_classes_are_weighted_by_their_number_to_a_power():
+    entry, student = load("prune_entropy", ENTROPY=0.0), torch.randn(2, 2)
+    weights = torch.tensor([1.0, 3.0])
+    losses = functional.cross_entropy(student, torch.tensor([0, 1]), reduction="none")
+    found = entry.pruned_loss(student, student, torch.tensor([0, 1]), weights)
+    assert found.item() == pytest.approx(((losses[0] + 3 * losses[1]) / 4).item())
+
+
+def test_student_moves_and_teacher_does_not():
+    entry, net = load("prune_entropy"), given_net(3)
+    teacher = copy.deepcopy(net)
+    before = states(net)
+    entry.finetune(net, teacher, loader(classes(20, 3)), None)
+    assert equal(teacher.state_dict(), before)
+    assert not equal(net.state_dict(), before)
+
+
+def test_weights_end_in_half_precision():
+    net = nn.Linear(2, 1)
+    net.weight.data = torch.tensor([[0.1, 1e6]])
+    load("prune_entropy").round_to_half(net)
+    assert net.weight[0, 0].item() == torch.tensor(0.1).half().item()
+    assert net.weight[0, 1].item() == 1e6

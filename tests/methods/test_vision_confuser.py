@@ -1,0 +1,52 @@
+"""Noise in the first convolution, and a loss scaled by the batch's share of the forget set's classes."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.helpers.entries import classes, given_net, load, loader, states
+
+
+@pytest.mark.parametrize("noised", ["first", "all"])
+def test_noise_goes_where_it_is_said_to_go(noised):
+    net = given_net(3)
+    before = states(net)
+    load("vision_confuser", NOISED=noised).add_noise(net, 0.6)
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    convolutions = {name for name, parameter in net.named_parameters() if parameter.dim() == 4}
+    assert changed == ({"conv1.weight"} if noised == "first" else convolutions)
+    assert (net.conv1.weight - before["conv1.weight"]).std().item() == pytest.approx(0.6, rel=0.1)
+
+
+def test_a_misspelt_setting_is_no_other_setting():
+    with pytest.raises(KeyError, match="misspelt"):
+        load("vision_confuser", NOISED="misspelt").add_noise(given_net(3), 0.6)
+
+
+def test_loss_is_the_mean_times_the_mean_weight_and_no_weighted_mean():
+    """Forget labels 0 0 0 0 1: weights 1, 0.05 + 0.95 / 4 and 0.05."""
+    entry = load("vision_confuser")
+    weights = entry.weights_of_classes(torch.tensor([0, 0, 0, 0, 1]), 3)
+    assert weights.tolist() == pytest.approx([1.0, 0.2875, 0.05])
+    logits, labels = torch.randn(2, 3), torch.tensor([0, 2])
+    mean = functional.cross_entropy(logits, labels).item()
+    assert entry.confused_loss(logits, labels, weights).item() == pytest.approx(mean * (1 + 0.05) / 2)
+
+
+def test_late_noise_comes_once_before_the_last_quarter(monkeypatch):
+    entry, events = load("vision_confuser", EPOCHS=2), []
+    take_step = entry.descend
+
+    def step(optimizer, loss):
+        events.append(optimizer.param_groups[0]["lr"])
+        take_step(optimizer, loss)
+
+    monkeypatch.setattr(entry, "descend", step)
+    monkeypatch.setattr(entry, "add_noise", lambda net, scale: events.append(f"noise {scale}"))
+    entry.unlearning(given_net(3), loader(classes(16, 3), batch_size=4), loader([0]), None)
+    assert [index for index, event in enumerate(events) if isinstance(event, str)] == [0, 7]
+    assert (events[0], events[7]) == ("noise 0.6", "noise 0.005")
+    rates = [event for event in events if not isinstance(event, str)]
+    assert rates == pytest.approx([entry.LR * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)])
