@@ -144,11 +144,19 @@ def _do_all(
         for job, failure in pool.run(submitted, folder, engine, progress, later=later).items():
             raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
         pool.run(trained, folder, engine, progress, later=unlearned)
-        seconds = [folder.load_result(job.key).wall_seconds for job in trained if job.role != "original"]
-        limit = FAR_OVER * TIME_LIMIT * sum(seconds) / len(seconds)
-        pool.run(unlearned, folder, engine, progress, limit=limit)
+        pool.run(unlearned, folder, engine, progress, limit=FAR_OVER * TIME_LIMIT * _retraining(trained, folder))
     finally:
         progress.close()
+
+
+def _retraining(trained: list[Job], folder: RunFolder) -> float:
+    """Return the seconds of retraining in the mean, on the slowest kind of machine that did some."""
+    seconds: dict[str, list[float]] = {}
+    for job in trained:
+        if job.role != "original":
+            result = folder.load_result(job.key)
+            seconds.setdefault(result.header.machine, []).append(result.wall_seconds)
+    return max(sum(values) / len(values) for values in seconds.values())
 
 
 def _copies(base: Job, count: int, **changes: Any) -> list[Job]:

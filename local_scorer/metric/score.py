@@ -33,6 +33,7 @@ class ModelSet:
         wall_seconds, cpu_seconds: float64 ``[n_models]``, of training or of ``unlearning()``.
         test_logits, test_labels: as `logits` and `labels`, on the test set.
         retain_confidence, validation_confidence: float32 ``[n_models, n_pictures]``, logit-scaled.
+        machines: str ``[n_models]``, the kind of machine that took the time; empty if it is the same for all.
 
     The last four are for audits; empty where nobody asks for these.
     """
@@ -48,6 +49,7 @@ class ModelSet:
     test_labels: np.ndarray = field(default_factory=_no_array)
     retain_confidence: np.ndarray = field(default_factory=_no_array)
     validation_confidence: np.ndarray = field(default_factory=_no_array)
+    machines: np.ndarray = field(default_factory=_no_array)
 
     @property
     def n_models(self) -> int:
@@ -107,6 +109,30 @@ def time_ratio(unlearning_seconds: float, retraining_seconds: float) -> float:
     if not retraining_seconds > 0:
         raise ValueError(f"The retraining time must be positive, found {retraining_seconds} seconds.")
     return unlearning_seconds / retraining_seconds
+
+
+def time_ratio_by_machine(
+    seconds: np.ndarray, machines: np.ndarray, retraining_seconds: np.ndarray, retraining_machines: np.ndarray
+) -> float:
+    """Return unlearning time as a share of retraining time, each kind of machine compared with itself.
+
+    Args:
+        seconds, retraining_seconds: ``[n_models]``, with the `machines` that they were taken on.
+
+    Returns:
+        The mean over the models whose machine has retrained some too; NaN if there are none.
+
+    >>> time_ratio_by_machine(np.array([1.0, 8.0]), np.array(["a", "b"]), np.array([10.0]), np.array(["a"]))
+    0.1
+    """
+    if not len(machines) or len({*machines, *retraining_machines}) == 1:
+        return time_ratio(float(seconds.mean()), float(retraining_seconds.mean()))
+    means = {
+        machine: float(retraining_seconds[retraining_machines == machine].mean())
+        for machine in set(retraining_machines)
+    }
+    shares = [time_ratio(float(s), means[m]) for s, m in zip(seconds, machines, strict=True) if m in means]
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def something_to_forget(original: ModelSet, retrained: ModelSet) -> float:

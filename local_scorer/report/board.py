@@ -138,8 +138,9 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
         retrained,
         rules,
         ceiling=score.final_score(second, retrained, rules).score,
-        wall_seconds=float(np.mean([retrained.wall_seconds, second.wall_seconds])),
-        cpu_seconds=float(np.mean([retrained.cpu_seconds, second.cpu_seconds])),
+        wall_seconds=np.concatenate([retrained.wall_seconds, second.wall_seconds]),
+        cpu_seconds=np.concatenate([retrained.cpu_seconds, second.cpu_seconds]),
+        machines=np.concatenate([retrained.machines, second.machines]),
     )
     rows = [_scored_row(name, run.models(name), reference) for name in (CEILING, FLOOR)]
     rows += [_entry_row(run, entry, reference) for entry in record.entries]
@@ -196,13 +197,14 @@ def write(folder: RunFolder, board: Leaderboard, suffix: str = "") -> list[Path]
 
 @dataclass(frozen=True)
 class _Reference:
-    """What every row is held against; seconds are means over both sets of retrained models."""
+    """What every row is held against; seconds and machines are of both sets of retrained models."""
 
     retrained: ModelSet
     rules: str
     ceiling: float
-    wall_seconds: float
-    cpu_seconds: float
+    wall_seconds: np.ndarray
+    cpu_seconds: np.ndarray
+    machines: np.ndarray
 
 
 def _with_statistics(
@@ -242,7 +244,7 @@ def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
     missing = run.missing(entry.name)
     failed = run.failure(entry.name)
     if failed:
-        return _failed_row(entry, *failed, reference.wall_seconds)
+        return _failed_row(entry, *failed, float(reference.wall_seconds.mean()))
     if missing:
         reason = f"Not finished: {len(missing)} of its {len(entry.keys)} runs are missing."
         return Row(entry.name, "failed", reason)
@@ -269,13 +271,18 @@ def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: 
 def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
     result = score.final_score(models, reference.retrained, reference.rules)
     seconds = 0.0 if name == FLOOR else float(models.wall_seconds.mean())
-    cpu_seconds = 0.0 if name == FLOOR else float(models.cpu_seconds.mean())
-    ratio = score.time_ratio(seconds, reference.wall_seconds)
+    ratio = cpu_ratio = 0.0
+    if name != FLOOR:
+        own, theirs = models.machines, reference.machines
+        ratio = score.time_ratio_by_machine(models.wall_seconds, own, reference.wall_seconds, theirs)
+        cpu_ratio = score.time_ratio_by_machine(models.cpu_seconds, own, reference.cpu_seconds, theirs)
     rejected = name != CEILING and ratio > TIME_LIMIT
     broken = int((~np.isfinite(models.logits).all(axis=(1, 2))).sum())
     reason = ""
     if broken:
         reason = f"{broken} of {models.n_models} models answer with NaN or infinity on forget pictures."
+    if math.isnan(ratio):
+        reason = f"No kind of machine ran both it and a retraining: the limit of {TIME_LIMIT:.0%} was not checked."
     if math.isnan(seconds):
         reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
     if rejected:
@@ -297,7 +304,7 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
         test_ratio=result.test_ratio,
         seconds=_known(seconds),
         time_ratio=_known(ratio),
-        cpu_time_ratio=_known(score.time_ratio(cpu_seconds, reference.cpu_seconds)),
+        cpu_time_ratio=_known(cpu_ratio),
         n_models=models.n_models,
     )
 

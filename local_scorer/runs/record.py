@@ -280,4 +280,5 @@ def model_set(results: Sequence[JobResult]) -> ModelSet:
         validation_confidence=metric.logit_scaled_confidence(
             stacked([result.logits["validation"] for result in results]), first.labels["validation"]
         ).astype(np.float32),
+        machines=np.array([result.header.machine for result in results]),
     )

@@ -84,6 +84,13 @@ class Header:
     environment: Environment
     weights_sha256: str | None = None
 
+    @property
+    def machine(self) -> str:
+        """The kind of machine: times of one kind can be compared with each other."""
+        made_on = self.environment
+        parts = [made_on.processor, f"{made_on.cores} cores", f"{self.threads} threads", self.gpu]
+        return ", ".join(part for part in parts if part)
+
 
 @dataclass(frozen=True)
 class JobResult:

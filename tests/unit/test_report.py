@@ -379,3 +379,21 @@ def test_written_files_are_the_texts(folder):
     assert (csv_path.name, json_path.name) == ("leaderboard.csv", "leaderboard.json")
     assert csv_path.read_text() == board.to_csv(found)
     assert json_path.read_text() == board.to_json(found)
+
+
+def test_times_of_another_kind_of_machine_do_not_enter_the_ratio(folder):
+    """All retraining was done on one machine; one run of three was on another, which took much longer."""
+    other = dataclasses.replace(ENVIRONMENT, processor="a slower one")
+    results = [some_result(1, 2.0), some_result(0, 3.0), some_result(2, 500.0, environment=other)]
+    entry = Entry(name="mine", hash="h", keys=save_jobs(folder, "mine", results))
+    row = row_of(collect(folder, entry), "mine")
+    assert row.status == "scored"
+    assert row.time_ratio == pytest.approx(2.5 / 20)
+
+
+def test_without_a_machine_in_common_the_limit_is_not_checked(folder):
+    other = dataclasses.replace(ENVIRONMENT, processor="a slower one")
+    row = row_of(collect(folder, add_entry(folder, "mine", seconds=500.0, environment=other)), "mine")
+    assert row.status == "scored"
+    assert row.time_ratio is None
+    assert row.reason.startswith("No kind of machine ran both it and a retraining")
