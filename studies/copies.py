@@ -14,9 +14,10 @@ import numpy as np
 
 from data_prep import dataset, duplicates
 from local_scorer import metric
-from local_scorer.metric.score import ModelSet, something_to_forget, statistic
+from local_scorer.metric.score import ModelSet, statistic
 from local_scorer.report.board import RULES
 from local_scorer.runs.record import CEILING, Run
+from local_scorer.statistics.shift import something_to_forget
 from studies import frame
 
 RESAMPLES = 2000

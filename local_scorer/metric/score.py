@@ -135,23 +135,6 @@ def time_ratio_by_machine(
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def something_to_forget(original: ModelSet, retrained: ModelSet) -> float:
-    """Return by how many standard deviations the original's confidence lies above the retrained models'.
-
-    The confidence is the official, logit-scaled one on the true label; the standard deviation is that of the
-    retrained models, per example; the result is the median over the forget set, NaN if no two retrained models
-    differ. Near 0 the original remembers nothing that retraining would not give back, and no score on this
-    data ranks anything.
-    """
-    ours = statistic(original, "official").mean(axis=0)
-    theirs = statistic(retrained, "official")
-    spread = theirs.std(axis=0, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviations = (ours - theirs.mean(axis=0)) / spread
-    defined = deviations[~np.isnan(deviations)]  # 0 / 0 where all models agree
-    return float(np.median(defined)) if len(defined) else float("nan")
-
-
 def small_n_note(n_models: int) -> str | None:
     """Return a warning if N is too small to rank good entries, else None."""
     if n_models >= ENOUGH_MODELS:

@@ -20,14 +20,16 @@ from local_scorer.metric import score
 from local_scorer.metric.score import TIME_LIMIT, ModelSet
 from local_scorer.runs.record import CEILING, FLOOR, Data, Entry, Run, RunSettings
 from local_scorer.runs.store import Environment, Failure, RunFolder, write_atomically
-from local_scorer.statistics import audits, forecast, intervals, ties
+from local_scorer.statistics import audits, forecast, intervals, klom, shift, ties
 from local_scorer.statistics.audits import Behaviour, Distance
 from local_scorer.statistics.forecast import Forecast
 from local_scorer.statistics.intervals import Intervals
+from local_scorer.statistics.klom import Klom
 from local_scorer.statistics.ties import Comparison, Tie
 
 SCHEMA = 1
 RULES = ("official", "notebook")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Row:
         n_models: models that were scored.
         intervals: of score and F, by what is redrawn: models, forget examples, or both.
         forecast: of score and F with 512 models; None below `forecast.LEAST_MODELS` models.
-        distance, behaviour: audits beside the score; see `audits`.
+        distance, behaviour, klom: audits beside the score; see `audits` and `klom`.
         details: the last lines of an entry's exception.
     """
 
@@ -77,6 +79,7 @@ class Row:
     forecast: Forecast | None = None
     distance: Distance | None = None
     behaviour: Behaviour | None = None
+    klom: Klom | None = None
     details: str = ""
 
     @property
@@ -98,7 +101,7 @@ class Leaderboard:
     """All that ``leaderboard.json`` holds; `rows` are sorted by score, rejected and failed ones last.
 
     Attributes:
-        to_forget: see `score.something_to_forget`; in standard deviations of the retrained models.
+        to_forget: see `shift.something_to_forget`; in standard deviations of the retrained models.
         notes: sentences that a reader of the table needs.
         ties: groups of entries that cannot be told apart.
         comparisons: for every pair, the share of redraws in which the better one wins.
@@ -146,7 +149,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     rows += [_entry_row(run, entry, reference) for entry in record.entries]
     rows, pairs, tied = _with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
-    to_forget = score.something_to_forget(run.original, retrained)
+    to_forget = shift.something_to_forget(run.original, retrained)
     notes = [score.small_n_note(record.n_models), score.zero_spread_note(rules), _worker_note(run)]
     if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
@@ -174,15 +177,20 @@ def to_json(board: Leaderboard) -> str:
 
 def to_csv(board: Leaderboard) -> str:
     """Return ``leaderboard.csv``: one line a row, columns as the plain fields of `Row` except the details."""
-    nested = ("intervals", "forecast", "distance", "behaviour", "details")
+    nested = ("intervals", "forecast", "distance", "behaviour", "klom", "details")
     names = [field.name for field in fields(Row) if field.name not in nested]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*names, "rules"])
     for row in board.rows:
         values = _without_nan([getattr(row, name) for name in names])
-        writer.writerow(["" if value is None else value for value in values] + [board.rules])
+        writer.writerow(["" if value is None else _harmless(value) for value in values] + [board.rules])
     return buffer.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Put an apostrophe before text that a spreadsheet would take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
 
 
 def write(folder: RunFolder, board: Leaderboard, suffix: str = "") -> list[Path]:
@@ -226,7 +234,10 @@ def _with_statistics(
         if row.entry in evaluated:
             models = evaluated[row.entry]
             row = replace(
-                row, distance=audits.distance_of(models, retrained), behaviour=audits.behaviour_of(models)
+                row,
+                distance=audits.distance_of(models, retrained),
+                behaviour=audits.behaviour_of(models),
+                klom=klom.klom_of(models, retrained),
             )
         if row.entry in scored:
             row = replace(row, forecast=forecast.forecast(scored[row.entry], retrained))
@@ -285,6 +296,8 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
         reason = f"No kind of machine ran both it and a retraining: the limit of {TIME_LIMIT:.0%} was not checked."
     if math.isnan(seconds):
         reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
+    if result.score == 0 and name not in (FLOOR, CEILING) and not broken:
+        reason = _why_zero(models, result, reference)
     if rejected:
         reason = (
             f"unlearning() took {ratio:.1%} of the time of retraining, the limit is {TIME_LIMIT:.0%}. "
@@ -307,6 +320,17 @@ def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
         cpu_time_ratio=_known(cpu_ratio),
         n_models=models.n_models,
     )
+
+
+def _why_zero(models: ModelSet, result: score.Score, reference: _Reference) -> str:
+    if result.forgetting_quality > 0:
+        return "Score 0: it predicts no retain picture right, or no test picture."
+    if reference.rules == "official" and not np.ptp(score.statistic(models, reference.rules), axis=0).any():
+        return (
+            "Score 0: all its runs give the same answers, so that epsilon is 50 on every forget picture. "
+            "Let chance into it, such as the order of batches or dropout."
+        )
+    return "Score 0: on every forget picture its answers are told from the retrained models': none earns points."
 
 
 def _worker_note(run: Run) -> str | None:

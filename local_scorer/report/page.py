@@ -6,6 +6,7 @@ content security policy forbids the rest. `sections` has the part on each entry.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def write_page(run: Run, board: Leaderboard, thumbnails: Path | None = None, suf
         _opening(board),
         _standings(board, gallery),
         _certainty(board),
-        _audits(board, compared),
+        _audits(board),
         _how_to_read(board, faces_note),
         *(
             scored_section(position, compared[row.entry], context, gallery)
@@ -295,25 +296,35 @@ AUDITS = [
     ("supported epsilon", "median epsilon with each error rate at its one-sided 95% upper bound; N models cannot "
                           "support more than the number in brackets. The attack was picked on the same models, so "
                           "it proves nothing about one picture."),
+    ("KLoM forget", "KL divergence of the margins, unlearned from retrained, in 20 bins a picture; mean over "
+                    "forget pictures and in brackets the 95th percentile. 0 is the aim; the row retrained says "
+                    "what N models can show."),
+    ("KLoM retain", "the same on retain pictures."),
+    ("KLoM validation", "the same on validation pictures."),
 ]  # fmt: skip
 
 
-def _audits(board: Leaderboard, compared: dict[str, Compared]) -> str:
+def _audits(board: Leaderboard) -> str:
     """Return other people's questions about the same models; nothing under the notebook rules."""
     lines = []
     for position, row in enumerate(board.rows, 1):
         if not row.distance:
             continue
         models, apart = row.behaviour, row.distance
-        shift, spread = compared[row.entry].medians or (None, None)
+        shift, spread = (None if math.isnan(v) else v for v in (apart.median_shift, apart.median_spread))
         lines.append(_cells(position, row, [
             (row.forget_accuracy, percent(row.forget_accuracy, 1)),
             (models and models.attack_accuracy, percent(models and models.attack_accuracy, 1)),
             (models and models.nomus, number(models and models.nomus, 3)),
             (shift, signed(shift)),
-            (apart.absolute_shift, number(apart.absolute_shift, 2)),
+            (apart.mean_absolute_shift, number(apart.mean_absolute_shift, 2)),
             (spread, "–" if spread is None else f"×{spread:.2f}"),
             (apart.supported_epsilon, f"{apart.supported_epsilon:.2f} ({apart.largest_supported_epsilon:.2f})"),
+            *((mean, _mean_and_tail(mean, tail)) for mean, tail in (
+                (row.klom.forget, row.klom.forget_95),
+                (row.klom.retain, row.klom.retain_95),
+                (row.klom.validation, row.klom.validation_95),
+            )),
         ]))  # fmt: skip
     if not lines:
         return ""
@@ -322,6 +333,10 @@ def _audits(board: Leaderboard, compared: dict[str, Compared]) -> str:
 <p>None of these enters the score.</p>
 {table(f"Audits, N={board.n_models}; attacks on at most {AUDITED_MODELS} models.", heads, lines, sortable=True)}
 {terms(AUDITS)}"""
+
+
+def _mean_and_tail(mean: float | None, tail: float | None) -> str:
+    return "–" if mean is None else f"{mean:.2f} ({tail:.2f})"
 
 
 def _line(position: int, row: Row, groups: dict[str, int]) -> str:

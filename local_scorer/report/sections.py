@@ -35,6 +35,7 @@ from local_scorer.report.markup import (
 from local_scorer.report.plots import COPIES, FIRST_SET, RETRAINED, SECOND_SET, UNLEARNED, Kind
 from local_scorer.report.svg import Gallery
 from local_scorer.runs.record import CEILING, FLOOR, RunRecord
+from local_scorer.statistics.shift import shift_and_spread
 
 N_EXAMPLES = 3  # shown at either end
 WORDS = {  # what the rules compare, and how an axis names it
@@ -101,24 +102,6 @@ def compare(row: Row, models: ModelSet, retrained: np.ndarray, rules: str) -> Co
     eps = metric.epsilons(statistic, retrained, rules)
     points = metric.points(eps, models.n_models, rules)
     return Compared(row, models, statistic, eps, points, *shift_and_spread(statistic, retrained))
-
-
-def shift_and_spread(unlearned: np.ndarray, retrained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return per example how far unlearned models lie off, and how much they spread, both ``[n_examples]``.
-
-    The shift is the difference of the means in standard deviations of the retrained models, the spread the
-    ratio of the two standard deviations; NaN where the retrained models do not differ or a value is not finite.
-
-    >>> shift, ratio = shift_and_spread(np.array([[4.0], [5.0], [6.0]]), np.array([[0.0], [2.0], [4.0]]))
-    >>> shift.tolist(), ratio.tolist()
-    ([1.5], [0.5])
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviation = retrained.std(axis=0, ddof=1)
-        shift = (unlearned.mean(axis=0) - retrained.mean(axis=0)) / deviation
-        ratio = unlearned.std(axis=0, ddof=1) / deviation
-    known = np.isfinite(shift) & np.isfinite(ratio)
-    return np.where(known, shift, np.nan), np.where(known, ratio, np.nan)
 
 
 def extremes(epsilons: np.ndarray, shift: np.ndarray, count: int = N_EXAMPLES) -> tuple[list[int], list[int]]:

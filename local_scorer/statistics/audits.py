@@ -18,6 +18,7 @@ import numpy as np
 from local_scorer import metric
 from local_scorer.metric.attacks import OFFICIAL_DELTA
 from local_scorer.metric.score import ModelSet, statistic
+from local_scorer.statistics.shift import median_of_finite, shift, spread
 
 N_SPLITS = 10
 LEAST_PICTURES = 10  # of forget and of test set, for the membership attack
@@ -47,18 +48,18 @@ class Distance:
     """How the confidences of unlearned models lie beside those of retrained ones.
 
     Attributes:
-        shift: mean over examples of the difference of means, in standard deviations of the retrained models.
-        absolute_shift: mean over examples of its size; about 0.36 at N=10 for perfect unlearning.
-        spread: median over examples of the ratio of standard deviations, unlearned over retrained.
+        median_shift: median over examples of the shift; see :mod:`local_scorer.statistics.shift`.
+        mean_absolute_shift: mean over examples of its size; about 0.36 at N=10 for perfect unlearning.
+        median_spread: median over examples of the spread.
         supported_epsilon: median over examples of :func:`supported_epsilon` for the strongest attack. That
             attack was picked on the same models, so that the true epsilon of most examples is smaller still.
         largest_supported_epsilon: what an attack without any error would support at this N.
         n_models, n_examples: what these are taken over.
     """
 
-    shift: float
-    absolute_shift: float
-    spread: float
+    median_shift: float
+    mean_absolute_shift: float
+    median_spread: float
     supported_epsilon: float
     largest_supported_epsilon: float
     n_models: int
@@ -119,18 +120,15 @@ def distance(unlearned: np.ndarray, retrained: np.ndarray) -> Distance:
     if not finite.any():
         raise ValueError("No forget example has finite confidences under all models: nothing can be compared.")
     ours, theirs = unlearned[:, finite], retrained[:, finite]
-    spread = theirs.std(axis=0, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = (ours.mean(axis=0) - theirs.mean(axis=0)) / spread
-        ratio = ours.std(axis=0, ddof=1) / spread
+    shifts = shift(ours, theirs)
     supported = []
     for our, their in zip(ours.T, theirs.T, strict=True):
         supported.append(supported_epsilon(*_errors(our, their)))
     n_models = min(len(ours), len(theirs))
     return Distance(
-        shift=_mean_of_finite(shift),
-        absolute_shift=_mean_of_finite(np.abs(shift)),
-        spread=float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else float("nan"),
+        median_shift=median_of_finite(shifts),
+        mean_absolute_shift=_mean_of_finite(np.abs(shifts)),
+        median_spread=median_of_finite(spread(ours, theirs)),
         supported_epsilon=float(np.median(supported)),
         largest_supported_epsilon=supported_epsilon(0, n_models, 0, n_models),
         n_models=n_models,
@@ -166,7 +164,7 @@ def rate_upper(errors: int, n: int, level: float = BOUND_LEVEL) -> float:
     """
     if not 0 <= errors <= n or n < 1:
         raise ValueError(f"Of n errors among at least 1 try, 0 to n can be wrong; found {errors} of {n}.")
-    from scipy.special import betaincinv  # scipy comes with scikit-learn
+    from scipy.special import betaincinv
 
     return 1.0 if errors == n else float(betaincinv(errors + 1, n - errors, level))
 

@@ -68,7 +68,7 @@ def test_logistic_regression_equals_that_of_scikit_learn(gap):
 def test_distance_by_hand():
     """Retrained 0, 1, 2: sd 1. Unlearned 2, 4, 6: mean 3 higher, sd 2."""
     found = distance(np.array([[2.0], [4.0], [6.0]]), np.array([[0.0], [1.0], [2.0]]))
-    assert (found.shift, found.absolute_shift, found.spread) == (3.0, 3.0, 2.0)
+    assert (found.median_shift, found.mean_absolute_shift, found.median_spread) == (3.0, 3.0, 2.0)
     assert (found.n_models, found.n_examples) == (3, 1)
     assert found.largest_supported_epsilon == pytest.approx(0.0)  # 1 - 0.05 ** (1 / 3) is above one half
 
@@ -76,8 +76,8 @@ def test_distance_by_hand():
 def test_shifts_of_both_signs_cancel_in_one_number_only():
     retrained = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
     found = distance(retrained + np.array([1, -1]), retrained)
-    assert found.shift == pytest.approx(0)
-    assert found.absolute_shift == pytest.approx(1)
+    assert found.median_shift == pytest.approx(0)
+    assert found.mean_absolute_shift == pytest.approx(1)
 
 
 def test_distance_does_not_depend_on_the_scale_of_an_example():
@@ -85,7 +85,7 @@ def test_distance_does_not_depend_on_the_scale_of_an_example():
     unlearned, retrained = generator.normal(size=(2, 8, 5))
     scale = np.array([1, 2, 4, 1, 1])
     one, other = distance(unlearned, retrained), distance(unlearned * scale, retrained * scale)
-    assert (one.shift, one.spread) == pytest.approx((other.shift, other.spread))
+    assert (one.median_shift, one.median_spread) == pytest.approx((other.median_shift, other.median_spread))
 
 
 def test_examples_that_are_not_finite_are_left_out_and_counted():
@@ -100,7 +100,7 @@ def test_examples_that_are_not_finite_are_left_out_and_counted():
 def test_where_the_rules_name_no_attack_the_narrower_range_is_one():
     """Copies of one model, at 1: one of three others lies there too. Disjoint samples: an attack without error."""
     found = distance(np.ones((64, 1)), np.arange(64.0)[:, None])
-    assert found.spread == 0
+    assert found.median_spread == 0
     assert found.supported_epsilon == supported_epsilon(1, 64, 0, 64) > 2
     found = distance(np.ones((64, 1)), np.full((64, 1), 5.0))
     assert found.supported_epsilon == found.largest_supported_epsilon

@@ -106,16 +106,6 @@ def test_policy_allows_the_script_of_the_page_and_nothing_else():
 # What a section says
 
 
-def test_shift_and_spread_by_hand():
-    retrained = np.array([[0.0, 1.0, 0.0], [2.0, 1.0, 1.0]])  # sd sqrt(2), 0, sqrt(1/2)
-    unlearned = np.array([[3.0, 1.0, np.nan], [3.0, 2.0, 1.0]])
-    shift, ratio = sections.shift_and_spread(unlearned, retrained)
-    assert shift[0] == pytest.approx(2 / np.sqrt(2))
-    assert ratio[0] == 0
-    assert np.isnan(shift[1:]).all()
-    assert np.isnan(ratio[1:]).all()
-
-
 @pytest.mark.parametrize(
     ("n_examples", "worst", "best"),
     [(1, [0], []), (2, [1], [0]), (3, [2, 1], [0]), (5, [4, 3, 2], [0, 1]), (9, [8, 7, 6], [0, 1, 2])],

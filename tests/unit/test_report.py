@@ -362,7 +362,7 @@ def test_csv_by_hand():
         )
     )
     first, second = csv.DictReader(io.StringIO(text))
-    left_out = ("intervals", "forecast", "distance", "behaviour", "details")
+    left_out = ("intervals", "forecast", "distance", "behaviour", "klom", "details")
     assert list(first) == [field.name for field in dataclasses.fields(Row) if field.name not in left_out] + [
         "rules"
     ]
@@ -371,6 +371,26 @@ def test_csv_by_hand():
     assert second["reason"] == 'He said "no", twice'
     assert second["score"] == ""
     assert "left out" not in text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
+def test_no_cell_of_the_csv_is_a_formula(text):
+    (row,) = csv.DictReader(io.StringIO(board.to_csv(board_of(Row(text, "failed", reason=text, score=-1.0)))))
+    assert (row["entry"], row["reason"], row["score"]) == (f"'{text}", f"'{text}", "-1.0")
+
+
+@pytest.mark.parametrize(
+    ("confidences", "accuracy", "why"),
+    [
+        ((1, 1, 1), {}, "all its runs give the same answers"),
+        ((7, 8, 9), {}, "on every forget picture its answers are told from"),
+        ((1, 0, 2), {"test": 0.0}, "it predicts no retain picture right, or no test picture"),
+    ],
+)
+def test_a_score_of_zero_says_why(folder, confidences, accuracy, why):
+    row = row_of(collect(folder, add_entry(folder, "mine", confidences, **accuracy)), "mine")
+    assert row.score == 0
+    assert row.reason.startswith(f"Score 0: {why}")
 
 
 def test_written_files_are_the_texts(folder):

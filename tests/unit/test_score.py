@@ -89,29 +89,6 @@ def test_time_ratio_needs_a_positive_denominator(seconds):
         score.time_ratio(1.0, seconds)
 
 
-def test_something_to_forget_by_hand():
-    """First example: mean 1, sd 1, original 3: 2. Second: mean 4, sd 2, original 12: 4. Their median is 3."""
-    retrained = model_set([[0.0, 2.0], [1.0, 4.0], [2.0, 6.0]])
-    original = model_set([[3.0, 12.0]])
-    assert score.something_to_forget(original, retrained) == pytest.approx(3.0, rel=1e-5)
-
-
-def test_an_original_like_the_retrained_models_has_nothing_to_forget():
-    retrained = model_set([[0.0, 2.0], [1.0, 4.0], [2.0, 6.0]])
-    assert score.something_to_forget(model_set([[1.0, 4.0]]), retrained) == pytest.approx(0, abs=1e-5)
-
-
-def test_something_to_forget_leaves_out_examples_without_spread():
-    """All models agree on the first example, 0 / 0: the second one alone counts."""
-    retrained = model_set([[1.0, 2.0], [1.0, 4.0], [1.0, 6.0]])
-    assert score.something_to_forget(model_set([[1.0, 12.0]]), retrained) == pytest.approx(4.0, rel=1e-5)
-
-
-def test_something_to_forget_is_undefined_if_all_models_are_equal():
-    retrained = model_set([[1.0, 2.0]]).repeated(3)
-    assert math.isnan(score.something_to_forget(model_set([[1.0, 2.0]]), retrained))
-
-
 def test_repeated_repeats_everything_but_the_labels():
     original = model_set([[1.0, 3.0]], retain=0.7)
     copies = original.repeated(3)
