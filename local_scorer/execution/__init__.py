@@ -1,1 +1,1 @@
-"""Where entry code and torch run: the contract, a job and its steps, and the engines that have jobs done."""
+"""Where entry code and torch run: the contract, a job and its steps, and the engines that run jobs."""

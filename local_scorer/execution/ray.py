@@ -106,7 +106,7 @@ class RayEngine:
             if code == DONE and run.job.is_done(self.folder):
                 outcome = None
             elif code == FAILED:
-                outcome = self.folder.load_failure(run.job.key)
+                outcome = self.folder.load_failure(run.job.key) or Failure("exception", said)
             elif code is not None and code > 0 and code != interrupts.INTERRUPTED:
                 raise RuntimeError(f"A node could not run a job: {said}")
             elif run.tries < TRIES:

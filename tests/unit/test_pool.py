@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 import time
 
 import pytest
@@ -241,12 +242,15 @@ def test_time_left_by_hand():
     progress.close()
 
 
-def test_progress_shows_what_runs_and_the_time_left(capsys):
+def test_progress_shows_what_runs_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # for a log file it shows a line every 30 s
+    monkeypatch.setenv("COLUMNS", "120")
     progress = pool.Progress(total=5, done=1, slots=1)
     progress.finished(RETRAINED[0], 100.0)
     progress.dropped(1)
+    time.sleep(0.3)  # longer than between two looks
     progress.show([RETRAINED[1], MINE[0]], [RETRAINED[2]])
-    assert progress._bar.postfix == "retrained 1, mine 1 | about 4 min left"  # (100 + 30 + 100) s
+    assert "retrained 1, mine 1 | about 4 min left" in capsys.readouterr().err  # (100 + 30 + 100) s
     progress.close()
     assert "2/4 jobs" in capsys.readouterr().err
 
