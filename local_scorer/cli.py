@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local_scorer.execution import interrupts
+from data_prep.options import LARGEST_SEED, OptionError, check_range
+from local_scorer.execution import interrupts, sandbox
 from local_scorer.report import board as report
 from local_scorer.report import table
 from local_scorer.runs.record import Run
@@ -19,10 +21,11 @@ from local_scorer.runs.store import RunFolder
 if TYPE_CHECKING:
     from local_scorer.execution.pool import Engine
 
-DONE, PROBLEM, ENTRY_NOT_SCORED = 0, 1, 3
+DONE, PROBLEM, WRONG_USAGE, ENTRY_NOT_SCORED = 0, 1, 2, 3
 DEFAULT_MODELS = 10
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
+RANGES = {"models": (1, 10_000), "originals": (1, 1000), "workers": (0, 1024), "seed": (0, LARGEST_SEED)}
 DEFAULT_DATA = Path("data/synthetic")  # made on the first run
 PACK = Path(__file__).with_name("packs") / "synthetic-quick.npz"  # the built-in set, recipe quick
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
@@ -38,7 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     args.command_line = "python -m local_scorer " + shlex.join(arguments)
     interrupts.install()
     try:
+        _check_numbers(args)
         return args.run(args)
+    except OptionError as error:
+        print(f"error: {_clean(str(error))}", file=sys.stderr)
+        return WRONG_USAGE
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {_clean(str(error))}", file=sys.stderr)
         return PROBLEM
@@ -55,14 +62,16 @@ def leaderboard(args: argparse.Namespace) -> int:
     entries = [Path(entry) for entry in args.entries] or _all_entries()
     _say_what_is_fitted(entries, args.device)
     settings = run_room.Settings(
-        data=_data_folder(args),
+        data=DEFAULT_DATA,
         n_models=_n_models(entries) if args.models is None else args.models,
         recipe=args.recipe,
         width=args.width,
         rules=args.rules,
         device=args.device,
         seed=args.seed,
+        sandbox=args.sandbox,
     )
+    settings = dataclasses.replace(settings, data=_data_folder(args))  # made only when all else is in order
     with _engine(args) as engine:
         board = run_room.run(settings, entries, folder, engine, args.command_line)
     return _show(folder, board)
@@ -72,7 +81,7 @@ def do_job(args: argparse.Namespace) -> int:
     """Do one job of a run, all of its steps, as an engine asks for it."""
     from local_scorer.execution import command
 
-    failure = command.do(args.file, RunFolder(args.out), args.limit, args.workers, args.parent)
+    failure = command.do(args.file, RunFolder(args.out), args.limit, args.workers, args.parent, args.sandbox)
     if failure is not None:
         print(f"[{failure.kind}] {table.printable(failure.reason)}")
     return ENTRY_NOT_SCORED if failure else DONE
@@ -212,23 +221,37 @@ def _clean(text: str) -> str:
 
 
 def _engine(args: argparse.Namespace) -> contextlib.AbstractContextManager[Engine]:
-    if args.workers < 0:
-        raise ValueError(f"--workers must not be negative, found {args.workers}.")
+    mode = getattr(args, "sandbox", "auto")
     if args.engine == "ray":
         from local_scorer.execution.ray import RayEngine
 
-        return RayEngine(RunFolder(args.out), args.device, args.workers, args.address)
+        return RayEngine(RunFolder(args.out), args.device, args.workers, args.address, mode)
     if args.address is not None:
-        raise ValueError("--address is of a Ray cluster: give --engine ray with it.")
+        raise OptionError("--address is of a Ray cluster: give --engine ray with it.")
     from local_scorer.execution.local import LocalEngine
 
-    return LocalEngine(RunFolder(args.out), args.device, args.workers)
+    return LocalEngine(RunFolder(args.out), args.device, args.workers, sandbox=mode)
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Refuse absurd numbers before anything starts.
+
+    Raises:
+        OptionError: one is out of its range.
+    """
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name, None)
+        if value is not None:
+            check_range(f"--{name}", value, low, high)
+    limit = getattr(args, "limit", None)
+    if limit is not None and not limit > 0:  # NaN is not
+        raise OptionError(f"--limit must be more than 0 seconds, found {limit}.")
 
 
 def _data_folder(args: argparse.Namespace) -> Path:
     if args.data is not None:
         if args.size is not None:
-            raise ValueError("--size is of the built-in set; the pictures in --data have a size of their own.")
+            raise OptionError("--size is of the built-in set; the pictures in --data have a size of their own.")
         return Path(args.data)
     from data_prep.sources import synthetic
 
@@ -300,6 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--limit", type=float, metavar="S", help="seconds inside unlearning()")
     command.add_argument("--workers", type=int, default=0, metavar="W", help="jobs that share this machine")
     command.add_argument("--parent", type=int, metavar="PID", help="end when this process has ended")
+    command.add_argument("--sandbox", choices=sandbox.MODES, default="auto", help="as of leaderboard")
     command = _command(commands, "ls", list_runs, "python -m local_scorer ls runs")
     command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
     return parser
@@ -364,4 +388,6 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--rules", choices=report.RULES, default="official", help="which metric (default: official)")
     _add_engine_arguments(add)
     add("--seed", type=int, default=0, help="all randomness follows from it (default: 0)")
+    isolate = "keep entries from files and processes: auto, as far as this machine can (default), required or off"
+    add("--sandbox", choices=sandbox.MODES, default="auto", help=isolate)
     add("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"run folder (default: {DEFAULT_OUT})")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import data_prep.dataset
-from local_scorer.execution import contract, pool, submission
+from data_prep.options import OptionError
+from local_scorer.execution import contract, pool, sandbox, submission
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import DEVICES, Job
 from local_scorer.execution.pool import Engine
@@ -36,6 +37,7 @@ class Settings:
         rules: "official" or "notebook".
         device: "cpu" or "cuda".
         seed: every job's seed follows from it.
+        sandbox: "auto", "required" or "off": see `execution.sandbox`.
     """
 
     data: Path
@@ -45,18 +47,19 @@ class Settings:
     rules: str = "official"
     device: str = "cpu"
     seed: int = 0
+    sandbox: str = "auto"
 
     def __post_init__(self) -> None:
         if self.n_models < 3:
-            raise ValueError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
+            raise OptionError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
         if self.recipe not in RECIPES:
-            raise ValueError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
+            raise OptionError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
         if self.width not in WIDTHS:
-            raise ValueError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {self.width}.")
+            raise OptionError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {self.width}.")
         if self.rules not in board.RULES:
-            raise ValueError(f"Unknown rules {self.rules!r}: expected one of {', '.join(board.RULES)}.")
+            raise OptionError(f"Unknown rules {self.rules!r}: expected one of {', '.join(board.RULES)}.")
         if self.device not in DEVICES:
-            raise ValueError(f"--device must be cpu or cuda, found {self.device!r}.")
+            raise OptionError(f"--device must be cpu or cuda, found {self.device!r}.")
 
 
 def run(
@@ -77,6 +80,7 @@ def run(
         ValueError: the data set cannot be used, or two entries have the same name.
         RuntimeError: training a model failed.
     """
+    isolation = sandbox.probe(settings.sandbox, settings.device)
     data = data_prep.dataset.load(settings.data)
     _check_unchanged(data)
     for split in data_prep.dataset.SPLITS:
@@ -120,7 +124,11 @@ def run(
         retrained=_keys(retrained),
         ceiling=_keys(ceiling),
         entries=tuple(entry for entry, _ in planned),
-        provenance=Provenance(command=command, environment=store.environment()),
+        provenance=Provenance(
+            command=command,
+            environment=store.environment(),
+            isolation={"sandbox": settings.sandbox, **isolation.found()},
+        ),
     )
     stored = Run(folder, record)
     stored.save()

@@ -354,7 +354,7 @@ class _Bench:
 
     def _have_done(self, jobs: Sequence[Job]) -> dict[Job, Failure]:
         progress = pool.Progress(len(jobs), 0, WORKERS, show=False)
-        with LocalEngine(self._folder, "cpu", WORKERS) as engine:
+        with LocalEngine(self._folder, "cpu", WORKERS, sandbox="off") as engine:
             return pool.run(jobs, self._folder, engine, progress, limit=SECONDS)
 
     def _job(self, trial: _Trial, place: Path) -> Job:

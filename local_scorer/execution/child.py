@@ -19,12 +19,13 @@ from pathlib import Path
 
 import torch
 
-from local_scorer.execution import steps
+from local_scorer.execution import keeper, sandbox, steps
 from local_scorer.execution.checkpoint import WeightsError
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import Job
 from local_scorer.execution.submission import SubmissionError
-from local_scorer.runs.store import RunFolder
+from local_scorer.runs import store
+from local_scorer.runs.store import Failure, RunFolder
 
 try:
     import resource
@@ -37,8 +38,6 @@ DETAIL_LINES, LINE = 12, 400  # of a traceback, and characters of each
 REASON = 2000  # characters
 LEAST_MEMORY = 2 << 30  # bytes, for one worker
 
-_exit = os._exit  # as it is before an entry can replace it
-
 
 def run_step(
     step: str, job: Job, folder: RunFolder, device: str, header: dict, work: Path, pipe: Connection
@@ -46,59 +45,111 @@ def run_step(
     """Run one step; this is the first function of the child process, and it does not return."""
     if hasattr(os, "setsid"):
         os.setsid()  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _redirect_output(folder.log_path(job.key), append=step == "evaluate")
     say = _speaker(pipe)
-    workers = header["workers"]
+    mode, workers = header.pop("sandbox"), header["workers"]
     threads = 1 if device == "cpu" else max(1, (os.cpu_count() or 1) // workers)
-    torch.set_num_threads(threads)
-    gpu = None if device == "cpu" else torch.cuda.get_device_name(device)
-    header = {**header, "threads": threads, "gpu": gpu}
     code = 1
     try:
+        if step == "unlearn":
+            _unlearn(job, folder, device, mode, workers, threads, work, pipe, say)
+            code = 0
+            return
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        torch.set_num_threads(threads)
+        gpu = None if device == "cpu" else torch.cuda.get_device_name(device)
+        header = {**header, "threads": threads, "gpu": gpu}
         if step == "train":
             steps.train(job, folder, device, header)
         elif step == "evaluate":
             steps.evaluate(job, folder, device, work, header)
-        elif step == "rescore":
-            _limit_resources(device, workers)
-            steps.rescore(job, folder, device, header)
         else:
             _limit_resources(device, workers)
-            steps.unlearn(job, folder, device, work, say)
+            steps.rescore(job, folder, device, header)
         code = 0
-    except BaseException as error:  # whatever foreign code raises becomes a row of the leaderboard
-        with contextlib.suppress(Exception):
-            traceback.print_exc()
+    except SystemExit:
+        pass  # the parent ends the run, and knows why
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            say(json.dumps(_failure(error), ensure_ascii=False).encode(errors="surrogatepass"))
+            _report(_failure(error), say)
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # an entry may have closed it
-                stream.flush()
-        _exit(code)  # threads and exit handlers that an entry left behind do not get a turn
+        _flush()
+        os._exit(code)
+
+
+def _unlearn(
+    job: Job,
+    folder: RunFolder,
+    device: str,
+    mode: str,
+    workers: int,
+    threads: int,
+    work: Path,
+    pipe: Connection,
+    say: Callable[[bytes], None],
+) -> None:
+    """Run the entry in a process below this one, which keeps watch over it and writes what it left."""
+    private = work / "private"
+    private.mkdir()
+
+    def run(start: Callable[[], None]) -> float:
+        pipe.close()  # the engine listens to the keeper alone
+        _limit_resources(device, workers)
+        _confine(mode, device, job, folder, private)
+        torch.set_num_threads(threads)
+        try:
+            return steps.unlearn(job, folder, device, private, start)
+        finally:
+            _flush()
+
+    parent = multiprocessing.parent_process().sentinel
+    most_bytes = _memory_share(workers)
+    kept = keeper.keep(run, private / "net.pt", _failure, most_bytes, say, parent, isolate=mode != "off")
+    if isinstance(kept, Failure):
+        _report(kept, say)
+        return
+    seconds = {"wall": kept.wall_seconds, "cpu": kept.cpu_seconds}
+    store.write_atomically(work / "seconds.json", json.dumps(seconds).encode())
+    store.write_atomically(work / "net.pt", kept.checkpoint)
+
+
+def _confine(mode: str, device: str, job: Job, folder: RunFolder, private: Path) -> None:
+    """Leave this process no file but what the entry needs. What the sandbox gives on a GPU was never tried."""
+    (private / "entry.py").write_bytes(folder.entry_path(job.entry_hash).read_bytes())
+    if mode == "required" or (mode == "auto" and device == "cpu"):
+        readable = [Path(job.data), folder.weights_path(job.weights_key)]
+        version = sandbox.confine(readable, [private], hidden=folder.root)
+        if mode == "required" and not version:
+            raise ValueError("--sandbox required: this machine has no Landlock to keep files from an entry.")
+    sandbox.use_private_folder(private)
 
 
 def _speaker(pipe: Connection) -> Callable[[bytes], None]:
     """Return a function that says one line to the parent."""
-    write, place = os.write, pipe.fileno()  # as they are before an entry can replace them
 
     def say(line: bytes) -> None:
         rest = line + b"\n"
         while rest:
-            rest = rest[write(place, rest) :]
+            rest = rest[os.write(pipe.fileno(), rest) :]
 
     return say
 
 
-def _failure(error: BaseException) -> dict[str, str]:
-    """Say what went wrong, each text cut to the length that the parent takes."""
-    kind, reason, details = _described(error)
-    return {
-        "kind": kind,
-        "reason": reason[:REASON],
-        "details": "\n".join(line[:LINE] for line in details.splitlines()[-DETAIL_LINES:]),
+def _report(failure: Failure, say: Callable[[bytes], None]) -> None:
+    """Tell the parent of a failure, each text cut to the length that it takes."""
+    content = {
+        "kind": failure.kind,
+        "reason": failure.reason[:REASON],
+        "details": "\n".join(line[:LINE] for line in failure.details.splitlines()[-DETAIL_LINES:]),
     }
+    say(json.dumps(content, ensure_ascii=False).encode(errors="surrogatepass"))
+
+
+def _failure(error: BaseException) -> Failure:
+    """Say what went wrong, here and in the log."""
+    with contextlib.suppress(Exception):
+        traceback.print_exception(error)
+    return Failure(*_described(error))
 
 
 def _described(error: BaseException) -> tuple[str, str, str]:
@@ -138,6 +189,17 @@ def _limit_resources(device: str, workers: int) -> None:
         return
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     if device == "cpu" and sys.platform == "linux":
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        share = max(LEAST_MEMORY, int(MEMORY_SHARE * memory / workers))
+        share = _memory_share(workers)
         resource.setrlimit(resource.RLIMIT_DATA, (share, share))
+
+
+def _memory_share(workers: int) -> int:
+    """Return the bytes that one worker may hold."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(LEAST_MEMORY, int(MEMORY_SHARE * memory / workers))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # an entry may have closed it
+            stream.flush()

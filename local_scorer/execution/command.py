@@ -16,7 +16,12 @@ LOOK_AGAIN = 0.5  # seconds between looks at the parent
 
 
 def do(
-    file: Path, folder: RunFolder, limit: float | None = None, workers: int = 0, parent: int | None = None
+    file: Path,
+    folder: RunFolder,
+    limit: float | None = None,
+    workers: int = 0,
+    parent: int | None = None,
+    sandbox: str = "auto",
 ) -> Failure | None:
     """Do the job in `file` unless its result exists; return its failure, which is then in the folder too.
 
@@ -26,12 +31,11 @@ def do(
         limit: seconds inside ``unlearning()``.
         workers: jobs that share this machine, for their share of its memory; 0 for one per core or GPU.
         parent: process with which this one ends.
+        sandbox: "auto", "required" or "off".
 
     Raises:
         ValueError: the file holds no job.
     """
-    if limit is not None and not limit > 0:
-        raise ValueError(f"--limit must be more than 0 seconds, found {limit}.")
     try:
         job = Job.from_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -41,7 +45,7 @@ def do(
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     ended: list[tuple[Job, Failure | None]] = []
-    with LocalEngine(folder, job.device, workers, slots=1) as engine:
+    with LocalEngine(folder, job.device, workers, slots=1, sandbox=sandbox) as engine:
         engine.submit(job, limit)
         while not ended:
             ended = engine.wait(timeout=60.0)

@@ -7,6 +7,7 @@ job's own process does it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.abc
 import importlib.util
@@ -151,6 +152,23 @@ def misnamed_loaders(source: str) -> str:
                 f"unlearning({', '.join(ARGUMENTS)}), whatever the names. Put {expected!r} in its place."
             )
     return ""
+
+
+def import_packages(source: str) -> None:
+    """Import what an entry imports by name, so that loading packages is not part of its time.
+
+    Nothing of the entry itself runs. What cannot be imported is left to it, as it may catch the error.
+    """
+    try:
+        nodes = [*ast.walk(syntax.parse(source))]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    for name in sorted(names):
+        with warnings.catch_warnings(), contextlib.suppress(Exception):
+            warnings.simplefilter("ignore")
+            importlib.import_module(name)
 
 
 class _TextLoader(importlib.abc.ExecutionLoader):

@@ -242,7 +242,8 @@ def _lead_process_space(pipe: socket.socket) -> None:
     process, status = 0, 0
     while process != worker:
         process, status = os.waitpid(-1, 0)
-    _exit(os.waitstatus_to_exitcode(status) & 0xFF)  # -9, ended by SIGKILL, becomes 247
+    code = os.waitstatus_to_exitcode(status)
+    _exit(code if code >= 0 else 128 - code)  # as a shell has it for a process that a signal ended
 
 
 def _stop(*_signal: object) -> NoReturn:
@@ -298,12 +299,12 @@ def _judge(content: bytes, own: float, wall: float, cpu: float) -> Kept | Failur
 
 
 def _how_it_ended(code: int | None, when: str) -> Failure:
-    code = code - 256 if code is not None and code > 192 else code
+    with contextlib.suppress(ValueError):
+        code = -signal.Signals(code - 128) if code is not None and code > 128 else code
     if code == -signal.SIGKILL:
         return Failure("killed", "The process was killed from outside, or the system ran out of memory.")
-    with contextlib.suppress(ValueError):
-        if code is not None and code < 0:
-            return Failure("killed", f"The process was ended by {signal.Signals(-code).name}.")
+    if code is not None and code < 0:
+        return Failure("killed", f"The process was ended by {signal.Signals(-code).name}.")
     return Failure("exception", f"The process ended (exit code {code}) {when}.")
 
 

@@ -26,11 +26,12 @@ SETUP_SECONDS = 300  # from the start of a process to the entry's first second, 
 FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its role; otherwise "train"
 CHILD = "local_scorer.execution.child"
 MESSAGE_BYTES = 1 << 16  # of all that one step may say
-KINDS = ("exception", "signature", "weights", "memory")  # of a failure that a child reports
+KINDS = ("exception", "signature", "weights", "memory", "killed", "clock")  # of a failure that a child reports
 LONGEST = {"kind": 20, "reason": 2000, "details": 20_000}  # characters
 LOST = 255  # exit code of a child whose end nobody saw: the fork server, which starts all children, had ended
-STARTS = 3  # tries to start a child
+STARTS, PAUSE = 20, 0.1  # tries to start a child, and seconds between them: a fork server takes a while to end
 JOIN_SECONDS = 10.0  # for a killed child to be gone
+KEEPER_SECONDS = 3.0  # for a keeper to end the run that it watches
 
 
 @dataclass(eq=False)
@@ -61,19 +62,23 @@ class _Run:
 class LocalEngine:
     """Child processes on this machine. Open it in a ``with`` block, which kills what runs at its end."""
 
-    def __init__(self, folder: RunFolder, device: str = "cpu", workers: int = 0, slots: int = 0):
+    def __init__(
+        self, folder: RunFolder, device: str = "cpu", workers: int = 0, slots: int = 0, sandbox: str = "auto"
+    ):
         """Prepare the engine; nothing starts before the first job.
 
         Args:
             device: "cpu" or "cuda".
             workers: jobs that share this machine, for their share of its memory; 0 for one per core or GPU.
             slots: how many of them run here; 0 for all.
+            sandbox: "auto", "required" or "off": see `sandbox.probe`.
 
         Raises:
             ValueError: there is no GPU for "cuda".
         """
         self.folder = RunFolder(folder.root.absolute())  # an entry may change the working directory
         self.device = device
+        self.sandbox = sandbox
         self._gpus = _count_gpus() if device == "cuda" else 0
         self.workers = workers or self._gpus or store.usable_cores()
         self.slots = slots or self.workers
@@ -115,9 +120,6 @@ class LocalEngine:
 
     def close(self) -> None:
         """Kill whatever is still running; its jobs are not done."""
-        for run in self._runs:
-            if run.process is not None and run.process.pid is not None:
-                interrupts.kill_group(run.process.pid)
         for run in (*self._runs, *self._waiting):
             _end(run)
             self.folder.drop_work_folder(run.work)
@@ -139,7 +141,7 @@ class LocalEngine:
         run.heard, run.lines, run.failure = bytearray(), 0, None
         if self._environment is None:
             self._environment = store.environment()
-        header = {"workers": self.workers, "environment": self._environment}
+        header = {"workers": self.workers, "sandbox": self.sandbox, "environment": self._environment}
         device = f"cuda:{run.slot % self._gpus}" if self._gpus else "cpu"
         with interrupts.held_back():  # a child that is half started prints a traceback of its own
             for tries_left in reversed(range(STARTS)):
@@ -155,6 +157,7 @@ class LocalEngine:
                     _end(run)
                     if not tries_left:
                         raise
+                    time.sleep(PAUSE)
                 finally:
                     sender.close()
 
@@ -215,6 +218,7 @@ def _end(run: _Run) -> None:
     process = run.process
     if process is not None:
         if process.pid is not None:
+            _ask_keeper(run)
             interrupts.kill_group(process.pid)
             process.join(timeout=JOIN_SECONDS)
         run.process = None
@@ -222,6 +226,14 @@ def _end(run: _Run) -> None:
             process.close()
     _listen(run)
     _hang_up(run)
+
+
+def _ask_keeper(run: _Run) -> None:
+    """Let a run's keeper end it: it finds processes that have left the group."""
+    if run.step == "unlearn" and run.process.is_alive():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(run.process.pid, signal.SIGTERM)
+        run.process.join(timeout=KEEPER_SECONDS)
 
 
 def _hang_up(run: _Run) -> None:

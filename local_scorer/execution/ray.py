@@ -45,13 +45,21 @@ class _Run:
 class RayEngine:
     """The nodes of a Ray cluster. Open it in a ``with`` block, which ends what runs at its end."""
 
-    def __init__(self, folder: RunFolder, device: str = "cpu", workers: int = 0, address: str | None = None):
+    def __init__(
+        self,
+        folder: RunFolder,
+        device: str = "cpu",
+        workers: int = 0,
+        address: str | None = None,
+        sandbox: str = "auto",
+    ):
         """Connect to the cluster at `address`; without one, start Ray on this machine.
 
         Args:
             device: "cpu", a core for each job, or "cuda", a GPU or a share of one.
             workers: the most jobs at a time; 0 for as many as the cluster has cores or GPUs. With more workers
                 than GPUs, several jobs share a GPU.
+            sandbox: "auto", "required" or "off", for the nodes' own engines.
 
         Raises:
             ValueError: Ray is not installed, there is no such cluster, or a node does not see the run folder.
@@ -59,6 +67,7 @@ class RayEngine:
         self.folder = RunFolder(folder.root.absolute())
         self.device = device
         self._most = workers
+        self._sandbox = sandbox
         self._ray = _import_ray()
         self._running: dict[ObjectRef, _Run] = {}
         with _signals_kept():
@@ -133,6 +142,7 @@ class RayEngine:
         nodes = self._nodes()
         most = max(map(self._room_of, nodes), default=1)  # jobs that share the largest node, for their memory
         arguments = [str(run.file), "--out", str(self.folder.root), "--workers", str(max(1, most))]
+        arguments += ["--sandbox", self._sandbox]
         if run.limit is not None:
             arguments += ["--limit", repr(run.limit)]
         resources = {"num_cpus": 1} if self.device == "cpu" else {"num_cpus": 0, "num_gpus": self._share_of_gpu()}

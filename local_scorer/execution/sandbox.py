@@ -16,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from data_prep.options import OptionError
 
 MODES = ("auto", "required", "off")
 PACKAGES = Path(__file__).resolve().parents[2]  # holds local_scorer and data_prep
@@ -50,15 +52,21 @@ class Isolation:
     memory: str
     missing: tuple[str, ...] = ()
 
+    def found(self) -> dict[str, str]:
+        """Return what each mechanism gives, for a reader."""
+        return {name: text for name, text in asdict(self).items() if name != "missing"}
 
-def probe(mode: str = "auto") -> Isolation:
+
+def probe(mode: str = "auto", device: str = "cpu") -> Isolation:
     """Try each mechanism in a process of its own and return what it gave.
 
+    With a GPU, "auto" leaves files and network open: what its driver needs was never tried.
+
     Raises:
-        ValueError: `mode` is "required" and a mechanism is missing.
+        OptionError: there is no such mode, or it is "required" and a mechanism is missing.
     """
     if mode not in MODES:
-        raise ValueError(f"--sandbox must be one of {', '.join(MODES)}, found {mode!r}.")
+        raise OptionError(f"--sandbox must be one of {', '.join(MODES)}, found {mode!r}.")
     if mode == "off":
         off = "not asked for (--sandbox off)"
         return Isolation(off, off, "children in the entry's process group are ended", "no watch", ())
@@ -75,7 +83,10 @@ def probe(mode: str = "auto") -> Isolation:
         isolation = Isolation(none, none, none, none, ("files", "processes", "memory"))
     if mode == "required" and isolation.missing:
         lacking = "; ".join(f"{name}: {getattr(isolation, name)}" for name in isolation.missing)
-        raise ValueError(f"--sandbox required: this machine does not isolate everything ({lacking}). Use auto.")
+        raise OptionError(f"--sandbox required: this machine does not isolate everything ({lacking}). Use auto.")
+    if mode == "auto" and device != "cpu":
+        unused = "none: with a GPU only --sandbox required closes it"
+        return replace(isolation, files=unused, network=unused)
     return isolation
 
 

@@ -1,8 +1,8 @@
 """The steps of a job: train a model, unlearn once, evaluate what that left, or rescore a checkpoint.
 
 A job ends in a finished file in the run folder. Entry code runs in a process of its own that leaves nothing
-but a checkpoint; another process, which never saw the entry, loads that checkpoint and evaluates it. So
-replaced modules, hooks, flags and patched functions end with the entry's process.
+but a checkpoint; `keeper` holds its clocks. Another process, which never saw the entry, loads that checkpoint
+and evaluates it. So replaced modules, hooks, flags and patched functions end with the entry's process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -52,30 +51,35 @@ def train(job: Job, folder: RunFolder, device: str, header: dict[str, object]) -
     _store(job, folder, net, data, device, watch.seconds, header)
 
 
-def unlearn(job: Job, folder: RunFolder, device: str, work: Path, say: Callable[[bytes], None]) -> None:
-    """Run the entry once on a fresh copy of the original; leave checkpoint and seconds in `work`.
+def unlearn(job: Job, folder: RunFolder, device: str, private: Path, start: Callable[[], None]) -> float:
+    """Run the entry once on a fresh copy of the original; leave its checkpoint, net.pt, in `private`.
 
     Args:
-        say: told ``b"start"`` just before the entry gets to work, and ``b"end"`` just after.
+        private: holds the entry as entry.py.
+        start: called just before the entry gets to work. What it imports is on nobody's clock.
+
+    Returns:
+        The seconds that it took by this process's clock.
     """
     data = open_data(job)
     weights = folder.weights_path(job.weights_key)
-    entry = folder.root / "entries" / f"{job.entry_hash}.py"
-    if kaggle_input.is_named_in(contract.read_source(entry)):
-        kaggle_input.write(work, training_labels(data), n_outputs(job, data), weights)
-    unlearning = contract.load_entry(entry, job.entry_hash, device=job.device, root=work)
+    entry = private / "entry.py"
+    source = contract.read_source(entry)
+    contract.import_packages(source)
+    if kaggle_input.is_named_in(source):
+        kaggle_input.write(private, training_labels(data), n_outputs(job, data), weights)
     net = nets.fresh_net(n_outputs(job, data), job.width, seed=0).to(device)
     checkpoint.load_into(net, checkpoint.read_state_dict(weights))
     net.eval()
     timing.warm_up(net, data.size, device)
     retain_loader, forget_loader, val_loader = loaders(data)
-    seed_everything(job.job_seed)
-    say(b"start")
+    start()
     with timing.Stopwatch(device) as watch:
+        unlearning = contract.load_entry(entry, job.entry_hash, device=job.device, root=private)
+        seed_everything(job.job_seed)
         unlearning(net, retain_loader, forget_loader, val_loader)
-    say(b"end")
-    save_weights({name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}, work / "net.pt")
-    (work / "seconds.json").write_text(json.dumps(asdict(watch.seconds)))
+    torch.save({name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}, private / "net.pt")
+    return watch.seconds.wall
 
 
 def evaluate(job: Job, folder: RunFolder, device: str, work: Path, header: dict[str, object]) -> None:

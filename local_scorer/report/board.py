@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The command that made a board, where, and with which settings."""
+    """The command that made a board, where, with which settings, and what kept its entries apart."""
 
     command: str
     environment: Environment
     settings: RunSettings
+    isolation: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
             command=record.provenance.command,
             environment=record.provenance.environment,
             settings=record.settings,
+            isolation=record.provenance.isolation,
         ),
         rows=tuple(rows),
         ties=tied,

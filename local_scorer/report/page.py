@@ -392,6 +392,8 @@ def _provenance(board: Leaderboard, record: RunRecord, suffix: str) -> str:
 {terms(_leaves(data))}
 <h4>Machine and software</h4>
 {terms(_leaves(asdict(record.provenance.environment)))}
+<h4>What kept entries from other runs and files</h4>
+{terms(_leaves(record.provenance.isolation))}
 <footer>The numbers are also in leaderboard{suffix}.csv and leaderboard{suffix}.json, the figures as PNG in
 figures{suffix}/. This page loads nothing from elsewhere.</footer>"""
 

@@ -78,10 +78,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The command that made a run, and where."""
+    """The command that made a run, where, and what kept its entries from other runs and files."""
 
     command: str
     environment: Environment
+    isolation: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ except ImportError:  # Windows: two runs at once then do some work twice, and st
 SCHEMA = 2
 ACCURACIES = ("retain", "forget", "validation", "test")
 LOGITS = ("forget", "validation", "test")
-FAILURES = ("exception", "signature", "weights", "time-out", "memory", "killed", "unreadable")
+FAILURES = ("exception", "signature", "weights", "time-out", "clock", "memory", "killed", "unreadable")
 LONGEST_REASON, LONGEST_DETAILS = 2_000, 20_000  # characters
 
 
@@ -176,6 +176,9 @@ class RunFolder:
     def weights_path(self, key: str) -> Path:
         return self.root / "weights" / f"{key}.pt"
 
+    def entry_path(self, digest: str) -> Path:
+        return self.root / "entries" / f"{digest}.py"
+
     def log_path(self, key: str) -> Path:
         return self.root / "logs" / f"{key}.log"
 
@@ -259,7 +262,7 @@ class RunFolder:
 
     def keep_entry(self, source: str, digest: str) -> Path:
         """Keep the text of an entry under its hash; jobs run this copy, so later edits do not reach them."""
-        path = self.root / "entries" / f"{digest}.py"
+        path = self.entry_path(digest)
         if not path.is_file() or path.read_text(encoding="utf-8") != source:
             write_atomically(path, source.encode())
         return path

@@ -348,7 +348,9 @@ def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
         (["--models", "2"], "error: --models must be at least 3, found 2: fewer show no spread.\n"),
         (["--width", "17"], "error: --width must be one of 16, 32, 64, found 17.\n"),
         (["--recipe", "slow"], "error: Unknown recipe 'slow': expected one of competition, report, quick.\n"),
-        (["--workers", "-1"], "error: --workers must not be negative, found -1.\n"),
+        (["--workers", "-1"], "error: --workers must be from 0 to 1,024, found -1.\n"),
+        (["--models", "1000000"], "error: --models must be from 1 to 10,000, found 1000000.\n"),
+        (["--seed", "-1"], "error: --seed must be from 0 to 4,294,967,295, found -1.\n"),
         (
             ["--size", "64"],
             "error: --size is of the built-in set; the pictures in --data have a size of their own.\n",
@@ -357,7 +359,7 @@ def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
 )
 def test_wrong_settings_get_one_sentence(tiny_data, tmp_path, arguments, sentence):
     done = run("leaderboard", "--data", tiny_data, "--out", tmp_path, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == sentence
 
 

@@ -21,28 +21,37 @@ A_MOMENT = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
 CONTRACT = "def unlearning(net, retain_loader, forget_loader, val_loader):\n    "
 NOTHING = CONTRACT + "pass\n"
 
-# Finds the pipe to the parent, which any entry can do.
+# Finds the scorer's own pipe, which any entry can do.
 TALK = """
-import gc, os
-from multiprocessing.connection import Connection
+import os, stat
 def pipes():
-    return [thing.fileno() for thing in gc.get_objects() if isinstance(thing, Connection) and thing.writable]
+    return [place for place in map(int, os.listdir('/proc/self/fd')) if is_socket(place)]
+def is_socket(place):
+    try:
+        return stat.S_ISSOCK(os.fstat(place).st_mode)
+    except OSError:
+        return False
 def say(line):
     for place in pipes():
         os.write(place, line)
 """
 
-KILL_SERVER = "import os, signal, time\n" + CONTRACT + "os.kill(os.getppid(), signal.SIGKILL); time.sleep(1)\n"
+KILL_PARENT = "import os, signal, time\n" + CONTRACT + "os.kill(os.getppid(), signal.SIGKILL); time.sleep(1)\n"
+KILL_SERVER = (
+    "import os, signal, time\n"
+    + CONTRACT
+    + """server = open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]
+    os.kill(int(server), signal.SIGKILL)
+    time.sleep(1)
+    os._exit(255)
+"""
+)
 HUGE_MESSAGE = CONTRACT + "raise ValueError('x' * 40_000_000)\n"
 ODD_MESSAGE = CONTRACT + "raise ValueError('\\ud800 \\x00' + '\\U0001f600' * 10_000)\n"
 FLOOD = TALK + CONTRACT + "[say(b'x' * 4096) for _ in range(100_000)]\n"
 HALF_LINE = TALK + CONTRACT + "say(b'{\"kind\": '); os._exit(0)\n"
 CLOSED = TALK + CONTRACT + "[os.close(place) for place in pipes()]\n"
-FORGED = (
-    TALK
-    + CONTRACT
-    + """say(b'{"kind": "time-out", "reason": "x", "details": ""}\\n{"kind": 1}\\n[1]\\nend\\n'); os._exit(0)\n"""
-)
+FORGED = TALK + CONTRACT + """say(b'{"end": 0.001}\\n'); import time; time.sleep(100)\n"""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +63,10 @@ def trained(tiny_data, tmp_path_factory):
     return folder, base
 
 
-def outcomes(folder, jobs, workers=2, limit=60.0):
+def outcomes(folder, jobs, workers=2, limit=60.0, sandbox="auto"):
     """Run jobs and return what came of each, without the rule that one failure drops the rest of an entry."""
     found = {}
-    with LocalEngine(folder, workers=workers) as engine:
+    with LocalEngine(folder, workers=workers, sandbox=sandbox) as engine:
         for job in jobs:
             engine.submit(job, limit)
         while len(found) < len(jobs):
@@ -78,9 +87,9 @@ def entry(trained, source, index=0):
     [
         (HUGE_MESSAGE, "exception", "ValueError: xxxx"),
         (ODD_MESSAGE, "exception", "ValueError: "),
-        (FLOOD, "exception", "The process wrote into the scorer's own pipe without end."),
+        (FLOOD, "exception", "The entry's process sent the scorer something that cannot be read."),
         (HALF_LINE, "exception", "The process ended (exit code 0) before unlearning() returned."),
-        (FORGED, "exception", "The process ended (exit code 0) without leaving a checkpoint or an error."),
+        (FORGED, "weights", "The run left no checkpoint."),
     ],
     ids=["huge message", "odd message", "flood", "half a line", "forged"],
 )
@@ -110,10 +119,19 @@ def test_ending_the_fork_server_costs_an_innocent_run_nothing(trained):
     slow = CONTRACT + "import time; time.sleep(3)\n"
     guilty = entry(trained, KILL_SERVER)
     innocent = [entry(trained, slow), entry(trained, NOTHING), entry(trained, NOTHING, index=1)]
-    found = outcomes(folder, [innocent[0], guilty, *innocent[1:]])
+    found = outcomes(folder, [innocent[0], guilty, *innocent[1:]], sandbox="off")
     assert [found[job] for job in innocent] == [None, None, None]
     assert found[guilty].kind == "killed"
     assert "ended the process that starts all runs" in found[guilty].reason
+
+
+def test_an_entry_that_kills_its_parent_costs_nobody_else_anything(trained):
+    folder, _ = trained
+    guilty, innocent = entry(trained, KILL_PARENT), entry(trained, NOTHING, index=2)
+    for sandbox in ("auto", "off"):
+        found = outcomes(folder, [guilty, innocent], sandbox=sandbox)
+        assert found[innocent] is None
+        folder.result_path(innocent.key).unlink()
 
 
 def test_an_exit_code_of_255_is_reported_and_not_an_end_of_the_fork_server(trained):
@@ -127,10 +145,11 @@ def test_an_entry_that_rewrites_its_own_text_is_not_run_again(trained, tmp_path)
     folder, _ = trained
     ran = tmp_path / "ran"
     other = f"open({str(ran)!r}, 'w').close()\n" + NOTHING
-    source = CONTRACT + f"open(__import__('sys').modules['entry'].__file__, 'w').write({other!r})\n"
+    kept = f"Path({str(folder.root)!r}, 'entries').iterdir()"
+    source = "from pathlib import Path\n" + CONTRACT + f"[file.write_text({other!r}) for file in {kept}]\n"
     first, second = entry(trained, source), entry(trained, source, index=1)
-    assert outcomes(folder, [first]) == {first: None}
-    failure = outcomes(folder, [second])[second]
+    assert outcomes(folder, [first], sandbox="off") == {first: None}
+    failure = outcomes(folder, [second], sandbox="off")[second]
     assert failure.kind == "signature"
     assert "was changed while the run was under way" in failure.reason
     assert not ran.exists()
