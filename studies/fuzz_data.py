@@ -213,7 +213,7 @@ def outcome_of(target: Target, data: bytes) -> tuple[str, str | None]:
 
 def main() -> int:
     """Damage every file in every way."""
-    parser = frame.parser("fuzz_data", __doc__)
+    parser = frame.parser("studies.fuzz_data", __doc__)
     parser.add_argument("--each", type=int, default=30, help="times each file is damaged in each way (default 30)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -241,7 +241,7 @@ def main() -> int:
                     ]
                 )
     columns = ["file", "fault", "times", *(outcome.replace(" ", "_") for outcome in OUTCOMES), "slowest_ms"]
-    frame.publish("fuzz_data", args.results, columns, rows, notes=sorted(set(worst)))
+    frame.publish("studies.fuzz_data", args.results, columns, rows, notes=sorted(set(worst)))
     return int(any(row[columns.index("missed")] or row[columns.index("tracebacks")] for row in rows))
 
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import zipfile
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from local_scorer.runs.arrays import read_array
 from local_scorer.runs.store import write_atomically
 
 SCHEMA = 1
@@ -125,7 +125,7 @@ class Pack:
         if name not in self.header.arrays:
             raise ValueError(f"{self.path} has no array {name!r}.")
         try:
-            array = _read_array(self._zip, f"{name}.npy")
+            array = read_array(self._zip, name)
         except Exception as error:
             raise ValueError(f"{self.path}: the array {name!r} is damaged ({error}).") from error
         if _digest(array) != self.header.arrays[name]:
@@ -191,7 +191,7 @@ def write(path: Path | str, header: Header, arrays: dict[str, np.ndarray]) -> Pa
 def _read_header(archive: zipfile.ZipFile) -> Header:
     if archive.getinfo("header.npy").file_size > 1 << 20:
         raise ValueError("its header is too large")
-    values = json.loads(str(_read_array(archive, "header.npy")))
+    values = json.loads(str(read_array(archive, "header")))
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise ValueError(f"it has another schema than {SCHEMA}")
     missing = {field.name for field in fields(Header)} ^ values.keys()
@@ -200,20 +200,6 @@ def _read_header(archive: zipfile.ZipFile) -> Header:
     values["class_names"] = tuple(values["class_names"])
     values["parameters"] = tuple((name, tuple(shape)) for name, shape in values["parameters"])
     return Header(**values)
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Unpack one array whose own header claims no more than the zip's directory does."""
-    size = archive.getinfo(name).file_size
-    with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        if version != (1, 0):
-            raise ValueError(f"{name} has the format version {version}")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member, max_header_size=10_000)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize > size:
-            raise ValueError(f"{name} claims the shape {shape} of {dtype} in {size:,} bytes")
-    with archive.open(name) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _digest(array: np.ndarray) -> str:

@@ -15,12 +15,14 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +31,7 @@ import numpy as np
 
 from local_scorer.models.recipes import Recipe
 from local_scorer.runs import schema
+from local_scorer.runs.arrays import read_array, refuse_large
 
 try:
     import fcntl
@@ -38,6 +41,8 @@ except ImportError:  # Windows: two runs at once then do some work twice, and st
 SCHEMA = 2
 ACCURACIES = ("retain", "forget", "validation", "test")
 LOGITS = ("forget", "validation", "test")
+NUMBERS = ("wall_seconds", "cpu_seconds", *(f"{split}_accuracy" for split in ACCURACIES))
+MOST_BYTES = 256 << 20  # that the result of a job may unpack to
 FAILURES = ("exception", "signature", "weights", "time-out", "clock", "memory", "killed", "unreadable")
 LONGEST_REASON, LONGEST_DETAILS = 2_000, 20_000  # characters
 
@@ -211,23 +216,27 @@ class RunFolder:
             ValueError: the file is damaged, or another version wrote it.
         """
         path = self.result_path(key)
-        content = io.BytesIO(path.read_bytes())
-        with _damage_is_told(path), np.load(content, allow_pickle=False) as arrays:
-            return JobResult(
-                header=_header(arrays, key),
-                logits={split: arrays[f"{split}_logits"] for split in LOGITS},
-                labels={split: arrays[f"{split}_labels"] for split in LOGITS},
-                accuracy={split: float(arrays[f"{split}_accuracy"]) for split in ACCURACIES},
-                wall_seconds=float(arrays["wall_seconds"]),
-                cpu_seconds=float(arrays["cpu_seconds"]),
-                retain_confidence=arrays["retain_confidence"],
+        with _damage_is_told(path), zipfile.ZipFile(path) as archive:
+            refuse_large(archive, MOST_BYTES)
+            numbers = {name: float(read_array(archive, name, np.float64, 0)) for name in NUMBERS}
+            result = JobResult(
+                header=_header(archive, key),
+                logits={split: read_array(archive, f"{split}_logits", np.float32, 2) for split in LOGITS},
+                labels={split: read_array(archive, f"{split}_labels", np.int64, 1) for split in LOGITS},
+                accuracy={split: numbers[f"{split}_accuracy"] for split in ACCURACIES},
+                wall_seconds=numbers["wall_seconds"],
+                cpu_seconds=numbers["cpu_seconds"],
+                retain_confidence=read_array(archive, "retain_confidence", np.float32, 1),
             )
+            _check(result)
+            return result
 
     def load_header(self, key: str) -> Header:
         """Read what a finished job says about itself, and none of its arrays; errors as for `load_result`."""
         path = self.result_path(key)
-        with path.open("rb") as file, _damage_is_told(path), np.load(file, allow_pickle=False) as arrays:
-            return _header(arrays, key)
+        with _damage_is_told(path), zipfile.ZipFile(path) as archive:
+            refuse_large(archive, MOST_BYTES)
+            return _header(archive, key)
 
     def is_done(self, key: str, needs_weights: bool = False) -> bool:
         """Say whether a job is finished; a damaged result is moved aside and counts as not done."""
@@ -326,9 +335,25 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _header(arrays: Mapping[str, np.ndarray], key: str) -> Header:
+def _check(result: JobResult) -> None:
+    """Raise a ValueError where the parts of a result do not fit together."""
+    for split, labels in result.labels.items():
+        n, n_classes = result.logits[split].shape
+        if len(labels) != n:
+            raise ValueError(f"{split} has {n} rows of logits and {len(labels)} labels")
+        if n and not 0 <= labels.min() <= labels.max() < n_classes:
+            raise ValueError(f"a label of {split} is not one of {n_classes} classes")
+    for split, share in result.accuracy.items():
+        if not (math.isnan(share) or 0 <= share <= 1):
+            raise ValueError(f"the accuracy on {split} is {share}")
+    for seconds in (result.wall_seconds, result.cpu_seconds):
+        if not (math.isnan(seconds) or 0 <= seconds < math.inf):
+            raise ValueError(f"it took {seconds} seconds")
+
+
+def _header(archive: zipfile.ZipFile, key: str) -> Header:
     """Return the header among the arrays of a finished job; only this member is unpacked."""
-    content = json.loads(str(arrays["header"]))
+    content = json.loads(str(read_array(archive, "header", n_axes=0)))
     if content["key"] != key:
         raise ValueError("it belongs to another job")
     if content["schema"] != SCHEMA:
@@ -340,6 +365,8 @@ def _header(arrays: Mapping[str, np.ndarray], key: str) -> Header:
 def _damage_is_told(path: Path) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError:
+        raise
     except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead to
         raise ValueError(
             f"{path} is damaged ({error}). Delete it and run the same command again: only this job is redone."

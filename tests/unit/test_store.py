@@ -199,6 +199,59 @@ def test_every_changed_byte_is_noticed_or_harmless(folder):
     assert noticed > len(content) / 11 / 2
 
 
+def in_place_of(path, name, data):
+    path.write_bytes(rezipped(path.read_bytes(), lambda other, old: data if other == f"{name}.npy" else old))
+
+
+def claims(shape, dtype="<f4"):
+    """Return the bytes of an array that says it has this shape and holds nothing."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("forget_logits", saved(np.zeros(3, np.float32)), "forget_logits has 1 axes, expected 2"),
+        ("forget_logits", saved(np.zeros((3, 2))), "forget_logits holds float64, expected float32"),
+        ("forget_logits", saved(np.array([["a", "b"]] * 3)), "forget_logits holds <U1, expected float32"),
+        ("forget_logits", saved(np.zeros((4, 2), np.float32)), "forget has 4 rows of logits and 3 labels"),
+        ("forget_logits", claims((10**12, 2)), r"forget_logits claims the shape \(1000000000000, 2\) of float32"),
+        ("forget_labels", saved(np.array([0, 1, 2])), "a label of forget is not one of 2 classes"),
+        ("test_labels", saved(np.array([0, -1, 1])), "a label of test is not one of 2 classes"),
+        ("test_accuracy", saved(np.float64(7)), "the accuracy on test is 7.0"),
+        ("test_accuracy", saved(np.zeros(3)), "test_accuracy has 1 axes, expected 0"),
+        ("wall_seconds", saved(np.float64(-1)), "it took -1.0 seconds"),
+        ("cpu_seconds", saved(np.float64("inf")), "it took inf seconds"),
+        ("retain_confidence", saved(np.zeros((3, 2), np.float32)), "retain_confidence has 2 axes, expected 1"),
+    ],
+)
+def test_parts_of_another_form_are_named(folder, name, data, what):
+    in_place_of(folder.save_result("k", some_result()), name, data)
+    with pytest.raises(ValueError, match=rf"k.npz is damaged \({what}.*\). Delete it and run the same command"):
+        folder.load_result("k")
+
+
+def test_a_result_that_would_fill_the_memory_is_not_unpacked(folder, monkeypatch):
+    path = folder.save_result("k", some_result())
+    zeros = np.zeros((100_000, 2), np.float32)
+    np.savez_compressed(path, **{**np.load(path), "forget_logits": zeros})
+    assert path.stat().st_size < 20_000
+    monkeypatch.setattr(store, "MOST_BYTES", 500_000)
+    for read in (folder.load_result, folder.load_header):
+        with pytest.raises(ValueError, match=r"would unpack to 8\d\d,\d\d\d bytes, more than the 500,000 allowed"):
+            read("k")
+
+
+def test_a_folder_in_place_of_a_result_is_damage(folder):
+    path = folder.save_result("k", some_result())
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"k.npz is damaged \("):
+        folder.load_result("k")
+
+
 def test_result_of_another_job_is_refused(folder):
     folder.save_result("k", some_result()).rename(folder.result_path("other"))
     with pytest.raises(ValueError, match=r"other.npz is damaged \(it belongs to another job\)"):
@@ -220,7 +273,7 @@ def test_pickle_in_a_result_is_not_opened(folder, tmp_path):
     trap = saved(np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
     content = rezipped(path.read_bytes(), lambda name, data: trap if name == "forget_logits.npy" else data)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"is damaged \(Object arrays cannot be loaded"):
+    with pytest.raises(ValueError, match=r"is damaged \(forget_logits claims the shape .* of object"):
         folder.load_result("k")
     assert not folder.is_done("k")
     assert not (tmp_path / "sprung").exists()
