@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DONE, PROBLEM, WRONG_USAGE, ENTRY_NOT_SCORED = 0, 1, 2, 3
 DEFAULT_MODELS = 10
+DEFAULT_ORIGINALS, DEFAULT_RUNS = 4, 16  # with the shipped pack: runs are from each original
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
 RANGES = {"models": (1, 10_000), "originals": (1, 1000), "workers": (0, 1024), "seed": (0, LARGEST_SEED)}
@@ -61,9 +62,12 @@ def leaderboard(args: argparse.Namespace) -> int:
     folder = RunFolder(args.out)
     entries = [Path(entry) for entry in args.entries] or _all_entries()
     _say_what_is_fitted(entries, args.device)
+    pack = _pack(args, entries)
     settings = run_room.Settings(
         data=DEFAULT_DATA,
-        n_models=_n_models(entries) if args.models is None else args.models,
+        n_models=_n_models(entries, pack) if args.models is None else args.models,
+        n_originals=(1 if pack is None else DEFAULT_ORIGINALS) if args.originals is None else args.originals,
+        reference=pack,
         recipe=args.recipe,
         width=args.width,
         rules=args.rules,
@@ -71,7 +75,8 @@ def leaderboard(args: argparse.Namespace) -> int:
         seed=args.seed,
         sandbox=args.sandbox,
     )
-    settings = dataclasses.replace(settings, data=_data_folder(args))  # made only when all else is in order
+    data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
+    settings = dataclasses.replace(settings, data=data)
     with _engine(args) as engine:
         board = run_room.run(settings, entries, folder, engine, args.command_line)
     return _show(folder, board)
@@ -277,9 +282,34 @@ def _built_in(fingerprint: str) -> Path | None:
     return None
 
 
-def _n_models(entries: list[Path]) -> int:
+def _pack(args: argparse.Namespace, entries: list[Path]) -> Path | None:
+    """Return the reference pack to score against: the one asked for, or the shipped one where it fits."""
+    if args.reference is not None or args.fresh:
+        if args.reference is not None and args.fresh:
+            raise ValueError("--reference scores against a pack and --fresh trains everything here: give one.")
+        return args.reference
+    asked = (args.data, args.size, args.recipe, args.width, args.seed, args.device)
+    fits = asked == (None, None, "quick", 16, 0, "cpu") and args.originals != 1
+    zips = any(entry.suffix == ".zip" for entry in entries)
+    return PACK if fits and not zips and PACK.is_file() else None
+
+
+def _data_of_pack(args: argparse.Namespace, pack: Path) -> Path:
+    from local_scorer import reference
+    from local_scorer.runs.pack import Pack
+
+    folder, sentence = reference.data_of(Pack(pack), _data_folder(args))
+    if sentence:
+        print(sentence, file=sys.stderr)
+    return folder
+
+
+def _n_models(entries: list[Path], pack: Path | None) -> int:
     """Return as many as the first submission among the entries holds, and a default without one."""
     from local_scorer.execution import submission
+
+    if pack is not None:
+        return DEFAULT_RUNS
 
     zips = [entry for entry in entries if entry.suffix == ".zip"]
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS
@@ -381,7 +411,11 @@ def _add_engine_arguments(add: Callable[..., object]) -> None:
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set, made when missing)")
-    add("--models", type=int, metavar="N", help="models per entry (competition: 512; default: 10; of a zip: all)")
+    models = "runs from each original (competition: 512; default: 16 with a pack, else 10; of a zip: all)"
+    add("--models", type=int, metavar="N", help=models)
+    add("--originals", type=int, metavar="K", help="models to unlearn from (default: 4 with a pack, else 1)")
+    add("--reference", type=Path, metavar="PACK", help="take originals and retrained models from this pack")
+    add("--fresh", action="store_true", help="train everything here, also where the shipped pack would do")
     add("--recipe", default="quick", help="how models are trained: competition, report or quick (default)")
     add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
     add("--size", type=int, help=f"pixels of the built-in set (default: {DEFAULT_SIZE}); not with --data")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import data_prep.dataset
 from data_prep.options import OptionError
+from local_scorer import reference
 from local_scorer.execution import contract, pool, sandbox, submission
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import DEVICES, Job
@@ -19,9 +20,11 @@ from local_scorer.models.recipes import RECIPES, WIDTHS
 from local_scorer.report import board
 from local_scorer.report.board import Leaderboard
 from local_scorer.runs import store
+from local_scorer.runs.pack import Pack
 from local_scorer.runs.record import CEILING, FLOOR, Counts, Data, Entry, Provenance, Run, RunRecord, RunSettings
 from local_scorer.runs.store import RunFolder
 
+CALIBRATIONS = 4  # models trained here for the clock, where a pack gave the others
 FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
 
 
@@ -38,6 +41,8 @@ class Settings:
         device: "cpu" or "cuda".
         seed: every job's seed follows from it.
         sandbox: "auto", "required" or "off": see `execution.sandbox`.
+        n_originals: K, original models; each entry runs N times from each.
+        reference: a pack that originals and retrained models come from; None to train them here.
     """
 
     data: Path
@@ -48,10 +53,16 @@ class Settings:
     device: str = "cpu"
     seed: int = 0
     sandbox: str = "auto"
+    n_originals: int = 1
+    reference: Path | None = None
 
     def __post_init__(self) -> None:
         if self.n_models < 3:
             raise OptionError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
+        if self.n_originals < 1:
+            raise OptionError(f"--originals must be at least 1, found {self.n_originals}.")
+        if self.reference is not None and self.n_originals < 2:
+            raise OptionError("With a reference pack --originals must be at least 2, for their spread.")
         if self.recipe not in RECIPES:
             raise OptionError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
         if self.width not in WIDTHS:
@@ -102,12 +113,10 @@ def run(
         seed=settings.seed,
         device=settings.device,
     )
-    retrained = _copies(base, settings.n_models, role="retrained")
-    ceiling = _copies(base, settings.n_models, role="ceiling")
-    planned = [_plan_entry(base, path, folder, settings.n_models) for path in entries]
+    models = _train_here(base, settings) if settings.reference is None else _from_pack(base, settings, folder)
+    planned = [_plan_entry(base, path, folder, settings.n_models, models.weights) for path in entries]
     unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
     submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
-    trained = [base, *retrained, *ceiling]
     record = RunRecord(
         rules=settings.rules,
         n_models=settings.n_models,
@@ -120,9 +129,12 @@ def run(
             device=settings.device,
             workers=engine.slots,
         ),
-        original=base.key,
-        retrained=_keys(retrained),
-        ceiling=_keys(ceiling),
+        originals=_keys(models.originals),
+        retrained=_keys(models.retrained),
+        ceiling=_keys(models.ceiling),
+        n_originals=settings.n_originals,
+        reference=models.reference,
+        calibration=_keys(models.calibration),
         entries=tuple(entry for entry, _ in planned),
         provenance=Provenance(
             command=command,
@@ -132,12 +144,87 @@ def run(
     )
     stored = Run(folder, record)
     stored.save()
-    _do_all(trained, unlearned, submitted, folder, engine, show_progress)
+    _do_all(models, unlearned, submitted, folder, engine, show_progress)
     return board.collect(stored)
 
 
+@dataclass(frozen=True)
+class _Models:
+    """The models that entries start from and are compared with.
+
+    Attributes:
+        originals, retrained, ceiling: jobs that train them here; empty where they come from a pack.
+        weights: for each original the name that a pack's weights are stored under, or None where it is trained.
+        reference: SHA-256 of the pack.
+        calibration: with a pack, the jobs that are trained here for the clock, one half before the entries run
+            and the other after.
+    """
+
+    originals: list[Job]
+    retrained: list[Job]
+    ceiling: list[Job]
+    weights: list[str | None]
+    reference: str | None = None
+    calibration: list[Job] = field(default_factory=list)
+
+    @property
+    def first(self) -> list[Job]:
+        """What is trained before the entries run."""
+        return [*self.originals, *self.retrained, *self.ceiling, *self.calibration[: CALIBRATIONS // 2]]
+
+    @property
+    def last(self) -> list[Job]:
+        """What is trained after the entries have run."""
+        return self.calibration[CALIBRATIONS // 2 :]
+
+
+def _train_here(base: Job, settings: Settings) -> _Models:
+    return _Models(
+        originals=_copies(base, settings.n_originals),
+        retrained=_copies(base, settings.n_models, role="retrained"),
+        ceiling=_copies(base, settings.n_models, role="ceiling"),
+        weights=[None] * settings.n_originals,
+    )
+
+
+def _from_pack(base: Job, settings: Settings, folder: RunFolder) -> _Models:
+    """Check that a pack fits the run, and put its originals into the run folder.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    opened = Pack(settings.reference)
+    header = opened.header
+    reference.base_of(opened, Path(base.data), settings.device)
+    for name, ours, theirs in (
+        ("--recipe", asdict(base.recipe), header.recipe),
+        ("--width", settings.width, header.width),
+        ("--seed", settings.seed, header.seed),
+    ):
+        if ours != theirs:
+            raise ValueError(f"{opened.path} was made with another {name}; give the same, or score with --fresh.")
+    for name, asked, held in (
+        ("--originals", settings.n_originals, header.n_originals),
+        ("--models", settings.n_models, header.n_models),
+    ):
+        if asked > held:
+            raise ValueError(f"{opened.path} allows {name} up to {held}, found {asked}.")
+    if not opened.has_weights:
+        raise ValueError(f"{opened.path} holds outputs only: there is no original in it to unlearn from.")
+    if not folder.pack_path.is_file() or Pack(folder.pack_path).sha256 != opened.sha256:
+        store.write_atomically(folder.pack_path, opened.path.read_bytes())
+    return _Models(
+        originals=[],
+        retrained=[],
+        ceiling=[],
+        weights=list(reference.put_originals(opened, folder)[: settings.n_originals]),
+        reference=opened.sha256,
+        calibration=_copies(base, CALIBRATIONS, role="retrained"),
+    )
+
+
 def _do_all(
-    trained: list[Job],
+    models: _Models,
     unlearned: list[Job],
     submitted: list[Job],
     folder: RunFolder,
@@ -145,14 +232,17 @@ def _do_all(
     show_progress: bool,
 ) -> None:
     """Look at submissions first, since a bad one ends the run; then train: the time limit follows from it."""
-    jobs = [*submitted, *trained, *unlearned]
+    trained = models.first
+    jobs = [*submitted, *trained, *unlearned, *models.last]
     progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots, show_progress)
     try:
-        later = [*trained, *unlearned]
+        later = [*trained, *unlearned, *models.last]
         for job, failure in pool.run(submitted, folder, engine, progress, later=later).items():
             raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
-        pool.run(trained, folder, engine, progress, later=unlearned)
-        pool.run(unlearned, folder, engine, progress, limit=FAR_OVER * TIME_LIMIT * _retraining(trained, folder))
+        pool.run(trained, folder, engine, progress, later=[*unlearned, *models.last])
+        limit = FAR_OVER * TIME_LIMIT * _retraining(trained, folder)
+        pool.run(unlearned, folder, engine, progress, limit=limit, later=models.last)
+        pool.run(models.last, folder, engine, progress)
     finally:
         progress.close()
 
@@ -171,10 +261,18 @@ def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
     return [replace(base, index=index, **changes) for index in range(count)]
 
 
-def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tuple[Entry, list[Job]]:
-    """Return what the record says of the entry, and its jobs: none if the file cannot be read."""
+def _plan_entry(
+    base: Job, path: Path, folder: RunFolder, n_models: int, weights: Sequence[str | None]
+) -> tuple[Entry, list[Job]]:
+    """Return what the record says of the entry, and its jobs: none if the file cannot be read.
+
+    Args:
+        weights: for each original, see `_Models`.
+    """
     name = contract.entry_name(path)
     if path.suffix == ".zip":
+        if len(weights) > 1:
+            raise SubmissionError(f"{path} comes from one original: score it with --fresh --originals 1.")
         _check_submission(base, path, n_models)
         digest = data_prep.dataset.sha256_of(path)
         jobs = _copies(base, n_models, role="submitted", entry=name, entry_hash=digest, submission=str(path))
@@ -185,7 +283,12 @@ def _plan_entry(base: Job, path: Path, folder: RunFolder, n_models: int) -> tupl
         return Entry(name=name, hash=None, keys=(), error=str(error)), []
     digest = contract.source_hash(source)
     folder.keep_entry(source, digest)
-    jobs = _copies(base, n_models, role="unlearned", entry=name, entry_hash=digest)
+    run = replace(base, role="unlearned", entry=name, entry_hash=digest)
+    jobs = [
+        job
+        for number, stored in enumerate(weights)
+        for job in _copies(run, n_models, original=number, weights=stored)
+    ]
     return Entry(name=name, hash=digest, keys=_keys(jobs)), jobs
 
 

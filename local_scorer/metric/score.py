@@ -55,6 +55,15 @@ class ModelSet:
     def n_models(self) -> int:
         return len(self.logits)
 
+    def part(self, start: int, stop: int) -> ModelSet:
+        """Return the models from `start` to `stop` - 1."""
+        arrays = {
+            part.name: getattr(self, part.name)[start:stop]
+            for part in fields(self)
+            if part.name not in ("labels", "test_labels")
+        }
+        return replace(self, **arrays)
+
     def repeated(self, n_models: int) -> ModelSet:
         """Return `n_models` copies of a set of one model."""
         arrays = {

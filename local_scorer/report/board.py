@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from local_scorer.metric import score
 from local_scorer.metric.score import TIME_LIMIT, ModelSet
 from local_scorer.runs.record import CEILING, FLOOR, Data, Entry, Run, RunSettings
 from local_scorer.runs.store import Environment, Failure, RunFolder, write_atomically
-from local_scorer.statistics import audits, forecast, intervals, klom, shift, ties
+from local_scorer.statistics import audits, forecast, intervals, klom, originals, shift, ties
 from local_scorer.statistics.audits import Behaviour, Distance
 from local_scorer.statistics.forecast import Forecast
 from local_scorer.statistics.intervals import Intervals
@@ -30,6 +30,10 @@ from local_scorer.statistics.ties import Comparison, Tie
 SCHEMA = 1
 RULES = ("official", "notebook")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+ONE_ORIGINAL = (
+    "All runs start from one original, which is drawn by chance too, and the intervals leave that out: from "
+    "another one, scores can differ by several times their width. --originals 4 measures it."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ class Row:
         reason: why it was rejected or failed, else empty.
         score: final score; None unless scored.
         score_low, score_high: 95 % interval of the mean score over repetitions with other models, on this forget
-            set; None under the notebook rules, for the floor, and for a score of 0.
+            set; with several originals, of the mean over other originals. None under the notebook rules with one
+            original, for the floor, and for a score of 0.
+        scores: the score from each original, whose mean is `score`; of the ceiling, that of each set of N models.
         share_of_ceiling: score as a share of the row "retrained".
         forgetting_quality: F.
         retain_accuracy, forget_accuracy, test_accuracy: mean over models, shares from 0 to 1.
@@ -81,6 +87,7 @@ class Row:
     behaviour: Behaviour | None = None
     klom: Klom | None = None
     details: str = ""
+    scores: tuple[float, ...] = ()
 
     @property
     def is_reference(self) -> bool:
@@ -102,6 +109,8 @@ class Leaderboard:
     """All that ``leaderboard.json`` holds; `rows` are sorted by score, rejected and failed ones last.
 
     Attributes:
+        n_originals: originals that each entry ran from, N times each.
+        n_retrained: retrained models that all are compared with.
         to_forget: see `shift.something_to_forget`; in standard deviations of the retrained models.
         notes: sentences that a reader of the table needs.
         ties: groups of entries that cannot be told apart.
@@ -117,6 +126,8 @@ class Leaderboard:
     rows: tuple[Row, ...]
     ties: tuple[Tie, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    n_originals: int = 1
+    n_retrained: int = 0
     schema: int = SCHEMA
 
     @property
@@ -137,27 +148,33 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     rules = rules or record.rules
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
-    retrained, second = run.retrained, run.models(CEILING)
+    retrained = run.retrained
+    ceiling = [score.final_score(models, retrained, rules).score for models in run.sets(CEILING)]
     reference = _Reference(
         retrained,
         rules,
-        ceiling=score.final_score(second, retrained, rules).score,
-        wall_seconds=np.concatenate([retrained.wall_seconds, second.wall_seconds]),
-        cpu_seconds=np.concatenate([retrained.cpu_seconds, second.cpu_seconds]),
-        machines=np.concatenate([retrained.machines, second.machines]),
+        ceiling=float(np.mean(ceiling)),
+        wall_seconds=np.concatenate([models.wall_seconds for models in run.timed]),
+        cpu_seconds=np.concatenate([models.cpu_seconds for models in run.timed]),
+        machines=np.concatenate([models.machines for models in run.timed]),
     )
-    rows = [_scored_row(name, run.models(name), reference) for name in (CEILING, FLOOR)]
+    rows = [_scored_row(name, run.sets(name), reference) for name in (CEILING, FLOOR)]
     rows += [_entry_row(run, entry, reference) for entry in record.entries]
-    rows, pairs, tied = _with_statistics(run, rows, reference)
+    with_statistics = _with_statistics if record.n_originals == 1 else _over_originals
+    rows, pairs, tied = with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
     to_forget = shift.something_to_forget(run.original, retrained)
-    notes = [score.small_n_note(record.n_models), score.zero_spread_note(rules), _worker_note(run)]
+    notes = [score.zero_spread_note(rules), _worker_note(run)]
+    if record.n_originals == 1:
+        notes[:0] = [score.small_n_note(record.n_models), ONE_ORIGINAL]
     if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
     return Leaderboard(
         data=record.data,
         rules=rules,
         n_models=record.n_models,
+        n_originals=record.n_originals,
+        n_retrained=retrained.n_models,
         to_forget=to_forget,
         notes=tuple(note for note in notes if note),
         provenance=Provenance(
@@ -179,7 +196,7 @@ def to_json(board: Leaderboard) -> str:
 
 def to_csv(board: Leaderboard) -> str:
     """Return ``leaderboard.csv``: one line a row, columns as the plain fields of `Row` except the details."""
-    nested = ("intervals", "forecast", "distance", "behaviour", "klom", "details")
+    nested = ("intervals", "forecast", "distance", "behaviour", "klom", "details", "scores")
     names = [field.name for field in fields(Row) if field.name not in nested]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -251,6 +268,31 @@ def _with_statistics(
     return found, pairs, ties.ties(pairs, scored, retrained, ties.by_score(redraws))
 
 
+def _over_originals(
+    run: Run, rows: Sequence[Row], reference: _Reference
+) -> tuple[list[Row], tuple[Comparison, ...], tuple[Tie, ...]]:
+    """Add intervals of the mean over originals, and audits: distance is the mean over them, others are of one."""
+    found = []
+    for row in rows:
+        if len(row.scores) > 1 and row.entry != FLOOR and row.score:
+            of_mean = originals.mean_over_originals(row.scores)
+            row = replace(row, score_low=of_mean.low, score_high=of_mean.high)
+        if reference.rules == "official" and row.n_models and row.entry != FLOOR:
+            sets = run.sets(row.entry)
+            apart = [audits.distance_of(models, reference.retrained) for models in sets]
+            row = replace(
+                row,
+                distance=audits.mean_distance(apart),
+                behaviour=audits.behaviour_of(sets[0]),
+                klom=klom.klom_of(sets[0], reference.retrained),
+            )
+        found.append(row)
+    scores = {row.entry: row.scores for row in found if row.score is not None and not row.is_reference}
+    pairs = ties.comparisons_over_originals(scores)
+    best_first = sorted(scores, key=lambda name: (-float(np.mean(scores[name])), name))
+    return found, pairs, ties.ties_over_originals(pairs, best_first, reference.retrained.n_models)
+
+
 def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
     if entry.error:
         return Row(entry.name, "failed", entry.error)
@@ -262,10 +304,10 @@ def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
         reason = f"Not finished: {len(missing)} of its {len(entry.keys)} runs are missing."
         return Row(entry.name, "failed", reason)
     try:
-        models = run.models(entry.name)
+        sets = run.sets(entry.name)
     except ValueError as error:  # a damaged result
         return Row(entry.name, "failed", str(error))
-    return _scored_row(entry.name, models, reference)
+    return _scored_row(entry.name, sets, reference)
 
 
 def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: float) -> Row:
@@ -281,53 +323,54 @@ def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: 
     return Row(entry.name, "failed", reason, details=failure.details)
 
 
-def _scored_row(name: str, models: ModelSet, reference: _Reference) -> Row:
-    result = score.final_score(models, reference.retrained, reference.rules)
-    seconds = 0.0 if name == FLOOR else float(models.wall_seconds.mean())
-    ratio = cpu_ratio = 0.0
-    if name != FLOOR:
-        own, theirs = models.machines, reference.machines
-        ratio = score.time_ratio_by_machine(models.wall_seconds, own, reference.wall_seconds, theirs)
-        cpu_ratio = score.time_ratio_by_machine(models.cpu_seconds, own, reference.cpu_seconds, theirs)
+def _scored_row(name: str, sets: Sequence[ModelSet], reference: _Reference) -> Row:
+    results = [score.final_score(models, reference.retrained, reference.rules) for models in sets]
+    total = _mean(result.score for result in results)
+    seconds = 0.0 if name == FLOOR else _mean(models.wall_seconds.mean() for models in sets)
+    ratio, cpu_ratio = (0.0, 0.0) if name == FLOOR else _time_ratios(sets, reference)
     rejected = name != CEILING and ratio > TIME_LIMIT
-    broken = int((~np.isfinite(models.logits).all(axis=(1, 2))).sum())
+    broken = sum(int((~np.isfinite(models.logits).all(axis=(1, 2))).sum()) for models in sets)
+    n_models = sum(models.n_models for models in sets)
     reason = ""
     if broken:
-        reason = f"{broken} of {models.n_models} models answer with NaN or infinity on forget pictures."
-    if math.isnan(ratio):
+        reason = f"{broken} of {n_models} models answer with NaN or infinity on forget pictures."
+    if math.isnan(ratio) and name != CEILING:
         reason = f"No kind of machine ran both it and a retraining: the limit of {TIME_LIMIT:.0%} was not checked."
-    if math.isnan(seconds):
+    if math.isnan(seconds) and name != CEILING:
         reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
-    if result.score == 0 and name not in (FLOOR, CEILING) and not broken:
-        reason = _why_zero(models, result, reference)
+    quality = _mean(result.forgetting_quality for result in results)
+    if total == 0 and name not in (FLOOR, CEILING) and not broken:
+        reason = _why_zero(sets, quality, reference)
     if rejected:
         reason = (
             f"unlearning() took {ratio:.1%} of the time of retraining, the limit is {TIME_LIMIT:.0%}. "
-            f"Without the limit its score would be {result.score:.4f}."
+            f"Without the limit its score would be {total:.4f}."
         )
     return Row(
         entry=name,
         status="rejected" if rejected else "scored",
         reason=reason,
-        score=None if rejected else result.score,
-        share_of_ceiling=result.score / reference.ceiling if reference.ceiling > 0 and not rejected else None,
-        forgetting_quality=result.forgetting_quality,
-        retain_accuracy=float(models.retain_accuracy.mean()),
-        forget_accuracy=float(models.forget_accuracy.mean()),
-        test_accuracy=float(models.test_accuracy.mean()),
-        retain_ratio=result.retain_ratio,
-        test_ratio=result.test_ratio,
+        score=None if rejected else total,
+        share_of_ceiling=total / reference.ceiling if reference.ceiling > 0 and not rejected else None,
+        forgetting_quality=quality,
+        retain_accuracy=_mean(models.retain_accuracy.mean() for models in sets),
+        forget_accuracy=_mean(models.forget_accuracy.mean() for models in sets),
+        test_accuracy=_mean(models.test_accuracy.mean() for models in sets),
+        retain_ratio=_mean(result.retain_ratio for result in results),
+        test_ratio=_mean(result.test_ratio for result in results),
         seconds=_known(seconds),
         time_ratio=_known(ratio),
         cpu_time_ratio=_known(cpu_ratio),
-        n_models=models.n_models,
+        n_models=sets[0].n_models,
+        scores=tuple(result.score for result in results),
     )
 
 
-def _why_zero(models: ModelSet, result: score.Score, reference: _Reference) -> str:
-    if result.forgetting_quality > 0:
+def _why_zero(sets: Sequence[ModelSet], quality: float, reference: _Reference) -> str:
+    if quality > 0:
         return "Score 0: it predicts no retain picture right, or no test picture."
-    if reference.rules == "official" and not np.ptp(score.statistic(models, reference.rules), axis=0).any():
+    equal = [not np.ptp(score.statistic(models, reference.rules), axis=0).any() for models in sets]
+    if reference.rules == "official" and all(equal):
         return (
             "Score 0: all its runs give the same answers, so that epsilon is 50 on every forget picture. "
             "Let chance into it, such as the order of batches or dropout."
@@ -335,10 +378,27 @@ def _why_zero(models: ModelSet, result: score.Score, reference: _Reference) -> s
     return "Score 0: on every forget picture its answers are told from the retrained models': none earns points."
 
 
+def _time_ratios(sets: Sequence[ModelSet], reference: _Reference) -> tuple[float, float]:
+    """Return wall-clock and CPU time as a share of retraining, each within one kind of machine."""
+    own = np.concatenate([models.machines for models in sets])
+    return tuple(
+        score.time_ratio_by_machine(np.concatenate(seconds), own, of_retraining, reference.machines)
+        for seconds, of_retraining in (
+            ([models.wall_seconds for models in sets], reference.wall_seconds),
+            ([models.cpu_seconds for models in sets], reference.cpu_seconds),
+        )
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
 def _worker_note(run: Run) -> str | None:
     """Say so if entries and retrained models were timed with different numbers of workers."""
     own = [key for entry in run.record.entries for key in entry.keys]
-    counts = [{header.workers for header in run.headers(keys)} for keys in (run.record.retrained, own)]
+    timed = run.record.calibration or run.record.retrained
+    counts = [{header.workers for header in run.headers(keys)} for keys in (timed, own)]
     if len(counts[0] | counts[1]) <= 1 or not counts[1]:
         return None
     return (

@@ -41,16 +41,16 @@ def table(board: Leaderboard) -> str:
         f"{board.data.name}: {counts.forget} picture{'' if counts.forget == 1 else 's'} to forget, "
         f"{counts.retain} to retain; {settings.size} px, ResNet-18 of width "
         f"{settings.width}, recipe {settings.recipe.name}, {settings.device}; {board.rules} rules, "
-        f"N={board.n_models}.",
+        f"{_sizes(board)}.",
         f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
         "standard deviations of the retrained models above theirs (median over examples).",
     ]
     standings = [_line(cells, widths) for cells in (header, ["-" * width for width in widths], *lines)]
     below = [
         "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
-        "95% for the mean score if the evaluation were repeated with other models; ceiling = score as a share of "
-        f"that of a second set of retrained models; time as a share of retraining, limit {TIME_LIMIT:.0%}; "
-        "floor = N copies of the original.",
+        f"95% for the mean score if the evaluation were repeated with other {_others(board)}; ceiling = score as "
+        "a share of that of a second set of retrained models; time as a share of retraining, limit "
+        f"{TIME_LIMIT:.0%}; floor = N copies of the original.",
     ]
     below += [f"Tie: {tie}" for tie in board.ties]
     below += [_forecast(row) for row in board.rows if row.forecast]
@@ -78,6 +78,17 @@ def shortened(name: str, length: int) -> str:
         return name
     tail = (length - 1) // 2
     return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def _sizes(board: Leaderboard) -> str:
+    if board.n_originals == 1:
+        return f"N={board.n_models}"
+    runs = f"N={board.n_models} runs from each of {board.n_originals} originals"
+    return f"{runs}, beside {board.n_retrained} retrained models"
+
+
+def _others(board: Leaderboard) -> str:
+    return "models" if board.n_originals == 1 else "originals"
 
 
 def _wrapped(sentence: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from local_scorer import metric
 from local_scorer.metric.score import ModelSet
 from local_scorer.models.recipes import Recipe
 from local_scorer.runs import schema
+from local_scorer.runs.pack import Pack
 from local_scorer.runs.store import Environment, Failure, Header, JobResult, RunFolder, write_atomically
 
 SCHEMA = 2
@@ -68,7 +69,10 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: the hash of its code, and the keys of its N runs; `error` says why it has none."""
+    """One entry: the hash of its code, and the keys of its runs; `error` says why it has none.
+
+    The runs are N from each original, those from the first original first.
+    """
 
     name: str
     hash: str | None
@@ -91,20 +95,27 @@ class RunRecord:
 
     Attributes:
         rules: "official" or "notebook".
-        n_models: N, of unlearned and of retrained models.
-        original: key of the job that trained the original.
+        n_models: N, runs from each original; without a pack also the number of retrained models.
+        originals: keys of the jobs that trained the originals; empty where a pack gave them.
         retrained, ceiling: keys of the two sets of N retrained models; the first is what all are compared with.
+            Empty where a pack gave them.
+        n_originals: K, models that each entry unlearns from.
+        reference: SHA-256 of the pack, whose copy is ``reference.npz`` in the run folder; None without one.
+        calibration: with a pack, keys of the models that were trained here for the clock.
     """
 
     rules: str
     n_models: int
     data: Data
     settings: RunSettings
-    original: str
+    originals: tuple[str, ...]
     retrained: tuple[str, ...]
     ceiling: tuple[str, ...]
     entries: tuple[Entry, ...]
     provenance: Provenance
+    n_originals: int = 1
+    reference: str | None = None
+    calibration: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 
@@ -115,6 +126,7 @@ class Run:
     folder: RunFolder
     record: RunRecord
     _models: dict[tuple[str, ...], ModelSet] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sets: dict[str, tuple[ModelSet, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: RunFolder | Path | str) -> Run:
@@ -154,7 +166,8 @@ class Run:
     def keys(self) -> tuple[str, ...]:
         """The keys of all jobs."""
         own = (key for entry in self.record.entries for key in entry.keys)
-        return (self.record.original, *self.record.retrained, *self.record.ceiling, *own)
+        record = self.record
+        return (*record.originals, *record.retrained, *record.ceiling, *record.calibration, *own)
 
     def entry(self, name: str) -> Entry:
         """Return what the record says of an entry, or of one of the two references.
@@ -164,7 +177,7 @@ class Run:
         """
         references = (
             Entry(name=CEILING, hash=None, keys=self.record.ceiling),
-            Entry(name=FLOOR, hash=None, keys=(self.record.original,)),
+            Entry(name=FLOOR, hash=None, keys=self.record.originals),
         )
         for entry in (*self.record.entries, *references):
             if entry.name == name:
@@ -173,23 +186,63 @@ class Run:
         raise ValueError(f"{self.folder.root} has no entry {name!r}; it has {known}.")
 
     def models(self, name: str) -> ModelSet:
-        """Return what the models of an entry left behind; of the floor, N copies of the original.
+        """Return what the N runs of an entry from the first original left behind: the first of its `sets`."""
+        return self.sets(name)[0]
+
+    def sets(self, name: str) -> tuple[ModelSet, ...]:
+        """Return what the models of an entry left behind, N models for each original.
+
+        Of the floor, these are N copies of each original; of the ceiling, as many sets of N models as there are.
 
         Raises:
             ValueError: the run has no such entry, or a result is missing or damaged.
         """
-        models = self._read(self.entry(name).keys)
-        return models.repeated(self.record.n_models) if name == FLOOR else models
+        if name not in self._sets:
+            self._sets[name] = tuple(self._split(name))
+        return self._sets[name]
+
+    def _split(self, name: str) -> Iterator[ModelSet]:
+        n_models = self.record.n_models
+        if name == FLOOR:
+            for number in range(self.original.n_models):
+                yield self.original.part(number, number + 1).repeated(n_models)
+            return
+        models = self._packed("ceiling") if name == CEILING and self.pack else self._read(self.entry(name).keys)
+        for start in range(0, models.n_models - n_models + 1, n_models):
+            yield models.part(start, start + n_models)
 
     @property
     def original(self) -> ModelSet:
-        """The one model that entries unlearn from; errors as for `models`."""
-        return self._read((self.record.original,))
+        """The models that entries unlearn from, one or several; errors as for `sets`."""
+        if self.pack:
+            return self._packed("original").part(0, self.record.n_originals)
+        return self._read(self.record.originals)
 
     @property
     def retrained(self) -> ModelSet:
-        """The models that all others are compared with; errors as for `models`."""
-        return self._read(self.record.retrained)
+        """The models that all others are compared with; errors as for `sets`."""
+        return self._packed("retrained") if self.pack else self._read(self.record.retrained)
+
+    @property
+    def timed(self) -> tuple[ModelSet, ...]:
+        """The models whose training is the clock that entries are timed by; errors as for `sets`."""
+        if self.pack:
+            return (self._read(self.record.calibration),)
+        return self.retrained, self._read(self.record.ceiling)
+
+    @cached_property
+    def pack(self) -> Pack | None:
+        """The reference pack that originals and retrained models come from, if any.
+
+        Raises:
+            ValueError: it is missing, damaged, or another one than the record says.
+        """
+        if self.record.reference is None:
+            return None
+        opened = Pack(self.folder.pack_path)
+        if opened.sha256 != self.record.reference:
+            raise ValueError(f"{opened.path} is another pack than the one of this run. Run the leaderboard again.")
+        return opened
 
     def missing(self, name: str) -> tuple[str, ...]:
         """Return the keys of an entry's runs that have no result."""
@@ -213,6 +266,32 @@ class Run:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 found.append(self.folder.load_header(key))
         return tuple(found)
+
+    def _packed(self, kind: str) -> ModelSet:
+        """Return the models of one kind in the pack; for audits it keeps some of them only."""
+        if (kind,) not in self._models:
+            arrays = {
+                name: self.pack.array(f"{kind}_{name}")
+                for name in (
+                    "retain_accuracy",
+                    "forget_accuracy",
+                    "test_accuracy",
+                    "wall_seconds",
+                    "cpu_seconds",
+                    "test_logits",
+                    "retain_confidence",
+                    "validation_confidence",
+                )
+            }
+            for clock in ("wall_seconds", "cpu_seconds"):  # of another machine: they enter no ratio
+                arrays[clock] = np.full_like(arrays[clock], np.nan)
+            self._models[(kind,)] = ModelSet(
+                logits=self.pack.array(f"{kind}_forget_logits"),
+                labels=self.pack.array("forget_labels"),
+                test_labels=self.pack.array("test_labels"),
+                **{name: array.astype(np.float32) if array.ndim > 1 else array for name, array in arrays.items()},
+            )
+        return self._models[(kind,)]
 
     def _read(self, keys: tuple[str, ...]) -> ModelSet:
         if keys not in self._models:
@@ -239,11 +318,16 @@ def read_record(text: str | bytes) -> RunRecord:
     if found.schema != SCHEMA:
         raise ValueError(f"it has schema {found.schema}, this version reads {SCHEMA}")
     record = schema.from_json(RunRecord, text)
-    for key in (record.original, *record.retrained, *record.ceiling, *(k for e in record.entries for k in e.keys)):
+    jobs = (*record.originals, *record.retrained, *record.ceiling, *record.calibration)
+    for key in (*jobs, *(key for entry in record.entries for key in entry.keys)):
         if not KEY.fullmatch(key):
             raise ValueError(f"{key[:80]!r} is no key of a job")
-    if not (record.retrained and record.ceiling):
+    if record.n_models < 1 or record.n_originals < 1:
+        raise ValueError("it has no number of models or of originals")
+    if record.reference is None and not (record.retrained and record.ceiling and record.originals):
         raise ValueError("it names no retrained models")
+    if record.reference is not None and not record.calibration:
+        raise ValueError("it names no models for the clock")
     names = [FLOOR, CEILING, *(entry.name for entry in record.entries)]
     for name in names:
         if names.count(name) > 1:

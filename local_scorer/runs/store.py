@@ -178,6 +178,10 @@ class RunFolder:
     def result_path(self, key: str) -> Path:
         return self.root / "jobs" / f"{key}.npz"
 
+    @property
+    def pack_path(self) -> Path:
+        return self.root / "reference.npz"
+
     def weights_path(self, key: str) -> Path:
         return self.root / "weights" / f"{key}.pt"
 

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -103,6 +104,16 @@ def distance_of(models: ModelSet, retrained: ModelSet) -> Distance | None:
         return distance(statistic(models, "official"), statistic(retrained, "official"))
     except ValueError:  # a broken model: its row says so by its score
         return None
+
+
+def mean_distance(found: Sequence[Distance | None]) -> Distance | None:
+    """Return the mean of each number over originals; None if one of them is missing."""
+    known = [apart for apart in found if apart is not None]
+    if len(known) < len(found):
+        return None
+    names = [part.name for part in fields(Distance)]
+    means = {name: float(np.mean([getattr(apart, name) for apart in known])) for name in names}
+    return Distance(**means | {name: int(means[name]) for name in ("n_models", "n_examples")})
 
 
 def distance(unlearned: np.ndarray, retrained: np.ndarray) -> Distance:

@@ -16,6 +16,7 @@ import numpy as np
 from local_scorer.metric.score import ModelSet
 from local_scorer.statistics import forecast
 from local_scorer.statistics.intervals import Redraws, student_quantile
+from local_scorer.statistics.originals import told_apart
 
 LEVEL = 0.95
 
@@ -27,7 +28,7 @@ class Comparison:
     Attributes:
         share: share of redraws in which the first beats the second; a draw counts one half.
         told_apart: whether the order would survive a repetition of the evaluation.
-        n_resamples: number of redraws behind the share.
+        n_resamples: number of redraws behind the share, or of originals.
     """
 
     first: str
@@ -46,14 +47,18 @@ class Tie:
         models_needed: how many models, at least, would tell the last from the first; None if 512 would not, or
             if there are too few models to say.
         n_models: models at hand.
+        n_originals: originals behind each score.
     """
 
     entries: tuple[str, ...]
     models_needed: int | None
     n_models: int
+    n_originals: int = 1
 
     def __str__(self) -> str:
         first, *others = self.entries
+        if self.n_originals > 1:
+            return f"{first} cannot be told from {', '.join(others)} by {self.n_originals} originals."
         if self.n_models < forecast.LEAST_MODELS:
             needed = f"how many models would, can be said from {forecast.LEAST_MODELS} on"
         elif self.models_needed is None:
@@ -109,6 +114,39 @@ def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
             apart = redraws[first].score - redraws[second].score > least
             found.append(Comparison(first, second, share, apart, len(difference)))
     return tuple(found)
+
+
+def comparisons_over_originals(scores: Mapping[str, Sequence[float]]) -> tuple[Comparison, ...]:
+    """Compare every pair of entries by their scores from the same originals; best mean first.
+
+    Args:
+        scores: name of each entry -> ``[n_originals]``, its score from each original.
+
+    >>> scores = {"a": (0.05, 0.07, 0.06), "b": (0.03, 0.05, 0.039)}
+    >>> comparisons_over_originals(scores)
+    (Comparison(first='a', second='b', share=1.0, told_apart=True, n_resamples=3),)
+    """
+    order = sorted(scores, key=lambda name: (-float(np.mean(scores[name])), name))
+    found = []
+    for place, first in enumerate(order):
+        for second in order[place + 1 :]:
+            difference = np.subtract(scores[first], scores[second])
+            share = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+            apart = told_apart(scores[first], scores[second])
+            found.append(
+                Comparison(first=first, second=second, share=share, told_apart=apart, n_resamples=len(difference))
+            )
+    return tuple(found)
+
+
+def ties_over_originals(pairs: Sequence[Comparison], names: Sequence[str], n_models: int) -> tuple[Tie, ...]:
+    """Return the groups of two or more entries that the originals at hand do not tell apart."""
+    n_originals = max((pair.n_resamples for pair in pairs), default=1)
+    return tuple(
+        Tie(entries=group, models_needed=None, n_models=n_models, n_originals=n_originals)
+        for group in groups(pairs, names)
+        if len(group) > 1
+    )
 
 
 def groups(pairs: Sequence[Comparison], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -1,5 +1,6 @@
 """Reference packs made, checked and tampered with, as a user does: by commands."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,12 @@ import pytest
 
 from local_scorer import cli
 from local_scorer.metric import logit_scaled_confidence
+from local_scorer.metric.score import final_score
 from local_scorer.runs import pack
 from local_scorer.runs.pack import Pack
+from local_scorer.runs.record import Run
+from local_scorer.runs.store import RunFolder
+from tests.helpers.runs import run_record
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,8 @@ def test_a_pack_passes_its_check(made, capsys):
 def test_making_it_again_trains_nothing_and_gives_the_same_arrays(made, tmp_path):
     path, options = made
     again = tmp_path / "again.npz"
-    assert cli.main(["reference", "make", *options, "--models", "3", "--originals", "2", "--pack", str(again)]) == 0
+    arguments = [*options, "--models", "3", "--originals", "2", "--pack", str(again)]
+    assert cli.main(["reference", "make", *arguments]) == 0
     assert Pack(again).header.arrays == Pack(path).header.arrays
 
 
@@ -74,8 +80,8 @@ def test_weights_of_another_model_fail(made, tmp_path, capsys):
 
 def test_accuracies_that_do_not_follow_from_the_logits_fail(made, tmp_path, capsys):
     path, options = made
-    accuracy = np.ones(3)
-    code, passed = check(changed(path, tmp_path / "other.npz", retrained_forget_accuracy=accuracy), options, capsys)
+    other = changed(path, tmp_path / "other.npz", retrained_forget_accuracy=np.ones(3))
+    code, passed = check(other, options, capsys)
     assert code == 1
     assert passed == {"arrays": False}
 
@@ -110,7 +116,71 @@ def test_other_pictures_at_home_are_replaced_by_those_of_the_pack(made, tiny_dat
         seed=home.manifest["seed"],
         sources=home.manifest["sources"],
     )
-    code = cli.main(["reference", "check", "--data", str(other), *options[2:], "--models", "1", "--pack", str(path)])
-    assert code == 0
+    arguments = ["--data", str(other), *options[2:], "--models", "1", "--pack", str(path)]
+    assert cli.main(["reference", "check", *arguments]) == 0
     assert "1 of 108 pictures drawn here differ" in capsys.readouterr().out
     assert data_prep.dataset.load(tmp_path / "drawn-of-pack").fingerprint == home.fingerprint
+
+
+def test_a_board_against_a_pack(made, tmp_path):
+    """Nothing is trained but the models for the clock, and every score is the mean of one from each original."""
+    path, options = made
+    entry = tmp_path / "noise.py"
+    entry.write_text(
+        "import torch\n\n"
+        "def unlearning(net, retain_loader, forget_loader, val_loader):\n"
+        "    with torch.no_grad():\n"
+        "        net.fc.weight += 0.1 * torch.randn_like(net.fc.weight)\n"
+    )
+    run_folder = tmp_path / "run"
+    command = ["leaderboard", str(entry), *options[:2], "--reference", str(path), "--models", "3"]
+    assert cli.main([*command, "--originals", "2", "--out", str(run_folder)]) == 0
+    run = Run.open(run_folder)
+    assert not (run.record.originals or run.record.retrained or run.record.ceiling)
+    assert len(run.record.calibration) == 4
+    assert len(run.entry("noise").keys) == 6
+    board = json.loads((run_folder / "leaderboard.json").read_text())
+    rows = {row["entry"]: row for row in board["rows"]}
+    assert (board["n_originals"], board["n_retrained"]) == (2, 3)
+    expected = [final_score(models, run.retrained).score for models in run.sets("noise")]
+    assert rows["noise"]["scores"] == expected
+    assert rows["noise"]["score"] == pytest.approx(np.mean(expected))
+    assert rows["retrained"]["time_ratio"] is None  # the pack's seconds are of another machine
+    assert 0 < rows["noise"]["time_ratio"] < 0.2
+    first, second = run.sets("noise")
+    assert not np.array_equal(first.logits, second.logits)
+    assert np.array_equal(run.retrained.logits, Pack(path).array("retrained_forget_logits"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["--originals", "1"], "at least 2"),
+        (["--originals", "3"], "--originals up to 2"),
+        (["--models", "4"], "--models up to 3"),
+        (["--width", "32"], "another --width"),
+        (["--seed", "1"], "another --seed"),
+        (["--recipe", "report"], "another --recipe"),
+        (["--fresh"], "give one"),
+    ],
+)
+def test_a_pack_that_does_not_fit_is_refused(made, tmp_path, capsys, changes, sentence):
+    path, options = made
+    command = ["leaderboard", "kaggle_submission/finetune.py", *options[:2], "--reference", str(path)]
+    defaults = ["--models", "3", "--originals", "2", "--out", str(tmp_path / "run")]
+    assert cli.main([*command, *defaults, *changes]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run" / "jobs").exists()
+
+
+def test_the_wrong_pack_in_a_run_folder_is_refused(made, tmp_path):
+    path, options = made
+    other = tmp_path / "outputs.npz"
+    arguments = [*options, "--models", "3", "--originals", "2", "--pack", str(other), "--outputs-only"]
+    assert cli.main(["reference", "make", *arguments]) == 0
+    run_folder = RunFolder(tmp_path / "run")
+    run_folder.pack_path.parent.mkdir()
+    run_folder.pack_path.write_bytes(other.read_bytes())
+    record = run_record((), ())
+    with pytest.raises(ValueError, match="another pack"):
+        _ = Run(run_folder, replace(record, reference=Pack(path).sha256)).pack

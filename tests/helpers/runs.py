@@ -125,7 +125,7 @@ def run_record(
         n_models=len(retrained),
         data=run_data(),
         settings=RunSettings(recipe=RECIPES["quick"], width=16, size=32, seed=0, device="cpu", workers=2),
-        original=original,
+        originals=(original,),
         retrained=tuple(retrained),
         ceiling=tuple(ceiling),
         entries=entries,
