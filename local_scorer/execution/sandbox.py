@@ -185,6 +185,8 @@ def _python_folders() -> list[Path]:
     """Return where Python, the packages and this toolkit lie; never the folder that a command was started in."""
     folders = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
     folders |= {Path(path) for path in (*site.getsitepackages(), site.getusersitepackages())}
+    added = ("site-packages", "dist-packages")  # of another environment, by a .pth file
+    folders |= {Path(path) for path in sys.path if Path(path).name in added}
     folders |= {PACKAGES / "local_scorer", PACKAGES / "data_prep"}
     return sorted({folder.resolve() for folder in folders})
 
