@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 # SETTINGS
-STEP = 0.01  # length of the step, as a share of the length of all weights
+STEP = 0.002  # length of the step, as a share of the length of all weights
 DAMPING = 1e-3  # added to the curvature; larger is nearer to a plain ascent of the forget loss
 GRADIENTS = 16  # random retain batches behind the curvature, anew in each run; each is kept whole in memory
 BATCH = 32  # pictures of such a batch
