@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from local_scorer import metric
 from local_scorer.metric.attacks import Attack
+from local_scorer.report.table import shortened
 
 PALETTE = {
     "ink": "#22262b",
@@ -32,6 +33,7 @@ PALETTE = {
     "retrained": "#1c68a6",
     "second": "#0d3459",
 }
+CONFIDENCE = "confidence, ln p/(1 − p) of the true class"  # label of an axis
 MAX_SHIFT, MIN_RATIO, MAX_RATIO = 6.0, 1 / 32, 8.0  # dots beyond are drawn at the edge
 MANY = 250  # beyond, points are drawn as one picture and no model gets a tick of its own
 SMALL = 9.0
@@ -113,10 +115,10 @@ def epsilon_histogram(
     axes.set_xlim(-0.6, len(worth) - 0.4)
     axes.set_xticks(np.arange(len(edges)) - 0.5, edges)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _calm(axes, "epsilon of the example (more is easier to tell apart)", "forget examples")
+    calm(axes, "epsilon of the example (more is easier to tell apart)", "forget examples")
     above = axes.secondary_xaxis("top")
     above.set_xticks(at, [fraction(value) for value in worth])
-    _calm(above, "points that an example of the bin earns")
+    calm(above, "points that an example of the bin earns")
 
 
 def epsilon_bins(n_models: int, rules: str = "official") -> tuple[list[str], np.ndarray]:
@@ -174,15 +176,8 @@ def confidences(
     grid = np.linspace(low, high, 120)
     colors = [PALETTE[kind.color] for kind in kinds]
     for sample, color, side in zip(samples, colors, (1, -1), strict=True):
-        if not len(sample):
-            continue
-        curve = side * (0.16 + density(sample, grid))
-        axes.fill_between(grid, side * 0.16, curve, facecolor=color, alpha=0.22, linewidth=0)
-        axes.plot(grid, curve, color=color, linewidth=1.3)
-        if len(sample) <= MANY:
-            ticks = np.stack([sample, sample, np.full_like(sample, np.nan)], axis=1).ravel()
-            heights = np.tile([0.02 * side, 0.13 * side, np.nan], len(sample))
-            axes.plot(ticks, heights, color=color, linewidth=1.2, solid_capstyle="butt")
+        if len(sample):
+            _curve_and_ticks(axes, sample, grid, color, side)
     axes.axhline(0, color=PALETTE["line"], linewidth=0.8)
     if attack is not None and np.isfinite(attack.low):
         color = colors[("unlearned", "retrained").index(attack.positive)]
@@ -194,10 +189,21 @@ def confidences(
     axes.set_ylim(-1.25, 1.25)
     axes.set_yticks([0.65, -0.65], [kind.word for kind in kinds])
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    _calm(axes, label)
+    calm(axes, label)
     axes.spines["left"].set_visible(False)
     for text, color in zip(axes.get_yticklabels(), colors, strict=True):
         text.set_color(color)
+
+
+def _curve_and_ticks(axes: Axes, sample: np.ndarray, grid: np.ndarray, color: str, side: int) -> None:
+    """Draw one sample upwards, side 1, or downwards, side -1."""
+    curve = side * (0.16 + density(sample, grid))
+    axes.fill_between(grid, side * 0.16, curve, facecolor=color, alpha=0.22, linewidth=0)
+    axes.plot(grid, curve, color=color, linewidth=1.3)
+    if len(sample) <= MANY:
+        ticks = np.stack([sample, sample, np.full_like(sample, np.nan)], axis=1).ravel()
+        heights = np.tile([0.02 * side, 0.13 * side, np.nan], len(sample))
+        axes.plot(ticks, heights, color=color, linewidth=1.2, solid_capstyle="butt")
 
 
 def density(sample: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -255,7 +261,7 @@ def shift_and_spread(
             frameon=False, fontsize=SMALL, labelcolor=PALETTE["ink"], ncols=2, loc="lower center",
             bbox_to_anchor=(0.5, 1.0), borderpad=0.2,
         )  # fmt: skip
-    _calm(axes, "shift of the mean, in standard deviations of retraining", "spread beside retraining")
+    calm(axes, "shift of the mean, in standard deviations of retraining", "spread beside retraining")
 
 
 def forest(
@@ -290,11 +296,7 @@ def forest(
                   clip_on=False)  # fmt: skip
     for value, word, kind in ((floor, "floor", "muted"), (ceiling, "ceiling", "retrained")):
         if value is not None:
-            axes.axvline(value, color=PALETTE[kind], linewidth=1.1, linestyle=(0, (4, 3)), zorder=0)
-            axes.annotate(
-                word, (value, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
-                ha="center", fontsize=SMALL, color=PALETTE[kind],
-            )  # fmt: skip
+            _upright(axes, value, word, PALETTE[kind])
     names = shortened_apart(names, 42)
     if names_above:
         axes.set_yticks([])
@@ -308,11 +310,17 @@ def forest(
     axes.set_ylim(len(names) - 0.4, -0.9 if names_above else -0.6)
     finite = [value for value in (*scores, *(low or ()), *(high or ()), floor, ceiling) if value is not None]
     axes.set_xlim(left=min(0.0, np.nanmin(finite)), right=max(np.nanmax(finite), 1e-3) * 1.08)
-    axes.grid(axis="x", color=PALETTE["line"], linewidth=0.6)
-    axes.set_axisbelow(True)
-    _calm(axes, "score")
-    axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"], labelsize=9.5, pad=9)
-    axes.spines["left"].set_visible(False)
+    _calm_rows(axes, "score")
+    axes.tick_params(axis="y", labelsize=9.5, pad=9)
+
+
+def _upright(axes: Axes, value: float, word: str, color: str) -> None:
+    """Draw a dashed line across the rows, with a word above it."""
+    axes.axvline(value, color=color, linewidth=1.1, linestyle=(0, (4, 3)), zorder=0)
+    axes.annotate(
+        word, (value, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center",
+        fontsize=SMALL, color=color,
+    )  # fmt: skip
 
 
 def accuracy_ranges(axes: Axes, unlearned: Mapping[str, np.ndarray], retrained: Mapping[str, np.ndarray]) -> None:
@@ -333,11 +341,7 @@ def accuracy_ranges(axes: Axes, unlearned: Mapping[str, np.ndarray], retrained: 
     axes.set_yticks(range(len(unlearned)), list(unlearned))
     axes.set_ylim(len(unlearned) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(axis="x", color=PALETTE["line"], linewidth=0.6)
-    axes.set_axisbelow(True)
-    _calm(axes, "accuracy")
-    axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
-    axes.spines["left"].set_visible(False)
+    _calm_rows(axes, "accuracy")
 
 
 def _dots(axes: Axes, values: np.ndarray, row: float) -> None:
@@ -348,12 +352,22 @@ def _dots(axes: Axes, values: np.ndarray, row: float) -> None:
     axes.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=PALETTE["unlearned"], linewidth=2)
 
 
-def _calm(axes: Axes, xlabel: str, ylabel: str = "") -> None:
+def calm(axes: Axes, xlabel: str, ylabel: str = "") -> None:
+    """Give axes their labels, and the quiet look of all plots here."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(PALETTE["line"])
     axes.tick_params(labelsize=SMALL, color=PALETTE["line"], labelcolor=PALETTE["muted"], length=3)
     axes.set_xlabel(xlabel, fontsize=SMALL, color=PALETTE["muted"])
     axes.set_ylabel(ylabel, fontsize=SMALL, color=PALETTE["muted"])
+
+
+def _calm_rows(axes: Axes, xlabel: str) -> None:
+    """Give axes whose rows have names a grid of upright lines and no upright axis."""
+    axes.grid(axis="x", color=PALETTE["line"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    calm(axes, xlabel)
+    axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
+    axes.spines["left"].set_visible(False)
 
 
 def fraction(value: float) -> str:
@@ -365,18 +379,6 @@ def fraction(value: float) -> str:
     if 0 < value < 1 / 64:
         return "2⁻" + str(round(-np.log2(value))).translate(SUPERSCRIPTS)
     return {0.5: "½", 0.25: "¼", 0.125: "⅛"}.get(value) or str(Fraction(value))
-
-
-def shortened(name: str, length: int, tail: int | None = None) -> str:
-    """Return a name without its middle where it is too long; names that look alike often differ at the end.
-
-    >>> shortened("finetune LR=1e-4", 11)
-    'finet…=1e-4'
-    """
-    if len(name) <= length:
-        return name
-    tail = (length - 1) // 2 if tail is None else tail
-    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def shortened_apart(names: Sequence[str], length: int) -> list[str]:

@@ -1,28 +1,35 @@
-"""Figures of the report page: one drawing, kept as PNG and put into the page as SVG that knows dark and light.
+"""Figures of the report page: each is kept as PNG and shown in the page as SVG.
 
-The drawings have the colours of `plots.PALETTE`. In SVG each of these becomes a CSS variable of the page
-(``#22262b`` -> ``var(--ink)``), and text takes the page's font.
+The drawings have the colours of `plots.PALETTE`; the style of the page replaces these by its own, light or dark.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import image, rc_context
 from matplotlib.figure import Figure
 
-from local_scorer.report.plots import PALETTE
 from local_scorer.runs.store import write_atomically
 
 DPI = 160
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An ``<svg>`` element, and what it shows for readers who do not see it."""
+
+    svg: Markup
+    label: str
 
 
 class Gallery:
@@ -40,10 +47,10 @@ class Gallery:
         write_atomically(path, buffer.getvalue())
         self.paths.append(path)
 
-    def show(self, figure: Figure, name: str, label: str) -> str:
-        """Write a figure as PNG and return it as an ``<svg>`` element, see `svg`."""
+    def show(self, figure: Figure, name: str, label: str) -> Drawing:
+        """Write a figure as PNG and return it for the page; see `draw`."""
         self.keep(figure, name)
-        return svg(figure, name, label)
+        return draw(figure, name, label)
 
     def tidy(self) -> None:
         """Remove the PNG files of an earlier page that this one has not written again."""
@@ -51,23 +58,20 @@ class Gallery:
             path.unlink()
 
 
-def svg(figure: Figure, name: str, label: str) -> str:
+def draw(figure: Figure, name: str, label: str) -> Drawing:
     """Return a figure as an ``<svg>`` element for an HTML page.
 
     Args:
         name: prefix of its ids, unique in the page.
-        label: what the figure shows, for readers who do not see it.
+        label: what the figure shows.
     """
+    for number, artist in enumerate(figure.findobj()):
+        artist.set_gid(f"{name}-{number}")
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}):
         _save(figure, buffer, format="svg", transparent=True, metadata=NO_METADATA)
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    box = re.search(r'viewBox="[\d. ]+"', drawing).group()
-    drawing = re.sub(r"<(style|metadata)\b.*?</\1>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r"<[^>]*>", lambda tag: _clean_tag(tag.group(), name), drawing)
-    drawing = re.sub(r">\s+<", "><", drawing)
-    return re.sub(r"^<svg[^>]*>", lambda _: f'<svg {box} role="img" aria-label="{html.escape(label)}">', drawing)
+    _, start, element = buffer.getvalue().partition("<svg")  # without the prolog of a file
+    return Drawing(Markup(start + element), label)
 
 
 def picture(pixels: np.ndarray) -> str:
@@ -95,15 +99,3 @@ def _save(figure: Figure, target: io.IOBase, **options) -> None:
     with warnings.catch_warnings():  # a name in letters that the font of the PNG lacks is drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(target, **options)
-
-
-def _clean_tag(tag: str, name: str) -> str:
-    """Keep the ids that are referred to, made unique; turn colours into variables; shorten numbers."""
-    tag = re.sub(r' id="[A-Za-z0-9]*[_.][\w.]*"', "", tag)  # of groups, such as line2d_7; none refers to them
-    tag = tag.replace(' id="', f' id="{name}-').replace('href="#', f'href="#{name}-')
-    tag = tag.replace("url(#", f"url(#{name}-")
-    tag = re.sub(r"font-family: [^;\"]*; ?| transform=\"rotate\(-0 [^\"]*\"", "", tag)
-    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag).replace("\n", " ")
-    for color, value in PALETTE.items():
-        tag = tag.replace(value, f"var(--{color})")
-    return tag

@@ -68,15 +68,18 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "�" for sign in text)
 
 
-def shortened(name: str, length: int) -> str:
+def shortened(name: str, length: int, tail: int | None = None) -> str:
     """Return a name without its middle where it is too long; names that look alike often differ at the end.
+
+    Args:
+        tail: letters that stay after the cut; as many as before it by default.
 
     >>> shortened("finetune LR=1e-4", 11)
     'finet…=1e-4'
     """
     if len(name) <= length:
         return name
-    tail = (length - 1) // 2
+    tail = (length - 1) // 2 if tail is None else tail
     return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import shlex
 import sys
 from datetime import date
 
@@ -11,6 +12,7 @@ import pytest
 
 from data_prep.dataset import PreparedDataset
 from local_scorer.metric.score import ModelSet, Score
+from local_scorer.report import board
 from studies import boards, copies, forecast, frame, limits, one_retrained, variants
 
 
@@ -215,3 +217,15 @@ def test_a_board_of_another_run_than_the_record_is_refused(run, tmp_path):
     (run / "run.json").write_text(json.dumps({"entries": []}))
     with pytest.raises(KeyError, match="mine"):
         boards.keep(run, tmp_path / "kept")
+
+
+def test_variants_record_their_command(tmp_path, monkeypatch):
+    called = []
+    row = board.Row("gisa LR=1", "failed", "nothing")
+    scored = board.Leaderboard({}, "official", 3, 1.0, (), {}, (row,))
+    monkeypatch.setattr(variants.run, "run", lambda *arguments: called.append(arguments) or scored)
+    arguments = ["gisa LR=1", "--out", str(tmp_path), "--results", str(tmp_path / "variants.json")]
+    monkeypatch.setattr("sys.argv", ["variants.py", *arguments])
+    variants.main()
+    assert called[0][-1] == f"python -m studies.variants {shlex.join(arguments)}"
+    assert (tmp_path / "variants.json").is_file()

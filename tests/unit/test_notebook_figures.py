@@ -7,7 +7,7 @@ import pytest
 
 from data_prep import dataset
 from local_scorer import metric
-from local_scorer.report import notebook as showcase
+from local_scorer.report import notebook
 from local_scorer.runs.record import Counts, Entry
 from local_scorer.runs.store import LOGITS, RunFolder
 from tests.helpers.runs import job_result, run_data, run_record, saved_run
@@ -41,12 +41,12 @@ def run(tiny_data, tmp_path):
             data=run_data(fingerprint=data.fingerprint, counts=counts),
         ),
     )  # fmt: skip
-    return showcase.open_run(folder.root)
+    return notebook.open_run(folder.root)
 
 
 def test_it_shows_the_arrays_of_the_entry(run):
-    assert run.models("far").logits.shape == (N, 8, 8)
-    assert run.models("no unlearning").logits.shape == (N, 8, 8)
+    assert run.run.models("far").logits.shape == (N, 8, 8)
+    assert run.run.models("no unlearning").logits.shape == (N, 8, 8)
     far, near = run.epsilons("far"), run.epsilons("near")
     assert far.shape == (8,) and far.mean() > near.mean()
     assert (
@@ -62,7 +62,7 @@ def test_every_figure_can_be_drawn(run, tiny_data):
         run.epsilon_histogram("far"),
         run.epsilon_histogram("retrained"),
         run.hardest("far", data, count=3),
-        showcase.faces(data.images[:5], list("abcde"), columns=3),
+        notebook.faces(data.images[:5], list("abcde"), columns=3),
     ):
         figure.canvas.draw()
         assert figure.axes
@@ -90,10 +90,10 @@ def test_the_hardest_examples_come_first(run, tiny_data):
 
 def test_what_is_not_there_gets_a_sentence(run, tiny_data, tmp_path):
     with pytest.raises(ValueError, match=r"has no entry 'fars'; it has far, near, no unlearning, retrained\."):
-        run.models("fars")
+        run.run.models("fars")
     other = dataset.load(tiny_data)
     other.manifest["class_names"][0] = "other"
     with pytest.raises(ValueError, match="is not the data set of"):
         run.hardest("far", other)
     with pytest.raises(ValueError, match="holds no run"):
-        showcase.open_run(tmp_path)
+        notebook.open_run(tmp_path)
