@@ -60,7 +60,7 @@ def leaderboard(args: argparse.Namespace) -> int:
     from local_scorer import run as run_room
 
     folder = RunFolder(args.out)
-    entries = [Path(entry) for entry in args.entries] or _all_entries()
+    entries = [entry_path(entry) for entry in args.entries] or _all_entries()
     _say_what_is_fitted(entries, args.device)
     pack = _pack(args, entries)
     settings = run_room.Settings(
@@ -74,11 +74,14 @@ def leaderboard(args: argparse.Namespace) -> int:
         device=args.device,
         seed=args.seed,
         sandbox=args.sandbox,
+        over_limit=args.over_limit,
     )
     data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
     settings = dataclasses.replace(settings, data=data)
     with _engine(args) as engine:
-        board = run_room.run(settings, entries, folder, engine, args.command_line)
+        board = run_room.run(
+            settings, entries, folder, engine, args.command_line, add=args.add, again=args.again
+        )
     return _show(folder, board)
 
 
@@ -315,6 +318,23 @@ def _n_models(entries: list[Path], pack: Path | None) -> int:
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS
 
 
+def entry_path(text: str) -> Path:
+    """Return the file that is meant by a path, or by the name of an entry in kaggle_submission/.
+
+    Raises:
+        ValueError: there is no such file, or it is no entry.
+    """
+    path, named = Path(text), ENTRIES / f"{text}.py"
+    if path.name == text and not path.exists() and named.is_file():
+        path = named
+    if not path.exists():
+        names = ", ".join(entry.stem for entry in _all_entries())
+        raise ValueError(f"There is no entry file {path}. In kaggle_submission/ there are {names}.")
+    if path.stem.startswith("__"):
+        raise ValueError(f"{path} is no entry: a file named {path.name} has another meaning in Python.")
+    return path
+
+
 def _all_entries() -> list[Path]:
     return sorted(path for path in ENTRIES.glob("*.py") if not path.name.startswith("_"))
 
@@ -332,13 +352,14 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, function, f"{example}\n\n{EXIT_CODES}")
         if name == "score":
-            help_text = "an entry file, or a submission.zip made elsewhere"
+            help_text = "an entry file, a name in kaggle_submission/, or a submission.zip made elsewhere"
             command.add_argument("entries", metavar="ENTRY", nargs=1, help=help_text)
         else:
             command.add_argument(
                 "entries", metavar="ENTRY", nargs="*", help="entry files (default: all in kaggle_submission/)"
             )
         _add_run_arguments(command)
+        command.set_defaults(add=name == "score")  # to the board of the run folder
     command = _command(commands, "validate", validate, "python -m local_scorer validate my_entry.py")
     command.add_argument("entry", metavar="ENTRY")
     command = _command(commands, "report", show_report, "python -m local_scorer report runs/default")
@@ -389,7 +410,7 @@ def _add_reference_commands(commands) -> None:
 
 
 def _command(commands, name, function, example: str) -> argparse.ArgumentParser:
-    summary = function.__doc__.splitlines()[0] if name != "score" else "Score one entry: a leaderboard of one."
+    summary = function.__doc__.splitlines()[0] if name != "score" else "Score one entry and add it to a board."
     command = commands.add_parser(
         name,
         help=summary,
@@ -424,4 +445,7 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="all randomness follows from it (default: 0)")
     isolate = "keep entries from files and processes: auto, as far as this machine can (default), required or off"
     add("--sandbox", choices=sandbox.MODES, default="auto", help=isolate)
+    add("--again", action="store_true", help="measure the entries anew, also where results are stored")
+    study = "for study: stop entries at twice the time of retraining, not at 60%% of it; they stay rejected"
+    add("--over-limit", action="store_true", help=study)
     add("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"run folder (default: {DEFAULT_OUT})")

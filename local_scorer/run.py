@@ -26,6 +26,7 @@ from local_scorer.runs.store import RunFolder
 
 CALIBRATIONS = 4  # models trained here for the clock, where a pack gave the others
 FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
+OVER_LIMIT = 2.0  # times retraining: where even --over-limit stops a run
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Settings:
         sandbox: "auto", "required" or "off": see `execution.sandbox`.
         n_originals: K, original models; each entry runs N times from each.
         reference: a pack that originals and retrained models come from; None to train them here.
+        over_limit: let entries that are far over the time limit come to their end, for study.
     """
 
     data: Path
@@ -55,6 +57,7 @@ class Settings:
     sandbox: str = "auto"
     n_originals: int = 1
     reference: Path | None = None
+    over_limit: bool = False
 
     def __post_init__(self) -> None:
         if self.n_models < 3:
@@ -80,15 +83,20 @@ def run(
     engine: Engine,
     command: str = "",
     show_progress: bool = True,
+    add: bool = False,
+    again: bool = False,
 ) -> Leaderboard:
     """Run everything that is missing and return the leaderboard.
 
     Args:
         entries: entry files, and zips of `n_models` checkpoints made elsewhere.
         engine: where the jobs run; it stays open.
+        add: keep the other entries of the board that the folder holds.
+        again: measure the entries anew, also where their results are stored.
 
     Raises:
-        ValueError: the data set cannot be used, or two entries have the same name.
+        ValueError: the data set cannot be used, two entries have the same name, or a board that is added to has
+            other settings.
         RuntimeError: training a model failed.
     """
     isolation = sandbox.probe(settings.sandbox, settings.device)
@@ -142,9 +150,14 @@ def run(
             isolation={"sandbox": settings.sandbox, **isolation.found()},
         ),
     )
+    if add:
+        record = replace(record, entries=(*_other_entries(folder, record), *record.entries))
+    if again:
+        for job in (*unlearned, *submitted):
+            folder.discard(job.key)
     stored = Run(folder, record)
     stored.save()
-    _do_all(models, unlearned, submitted, folder, engine, show_progress)
+    _do_all(models, unlearned, submitted, folder, engine, show_progress, settings.over_limit)
     return board.collect(stored)
 
 
@@ -230,6 +243,7 @@ def _do_all(
     folder: RunFolder,
     engine: Engine,
     show_progress: bool,
+    over_limit: bool,
 ) -> None:
     """Look at submissions first, since a bad one ends the run; then train: the time limit follows from it."""
     trained = models.first
@@ -240,7 +254,7 @@ def _do_all(
         for job, failure in pool.run(submitted, folder, engine, progress, later=later).items():
             raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
         pool.run(trained, folder, engine, progress, later=[*unlearned, *models.last])
-        limit = FAR_OVER * TIME_LIMIT * _retraining(trained, folder)
+        limit = (OVER_LIMIT if over_limit else FAR_OVER * TIME_LIMIT) * _retraining(trained, folder)
         pool.run(unlearned, folder, engine, progress, limit=limit, later=models.last)
         pool.run(models.last, folder, engine, progress)
     finally:
@@ -255,6 +269,27 @@ def _retraining(trained: list[Job], folder: RunFolder) -> float:
             result = folder.load_result(job.key)
             seconds.setdefault(result.header.machine, []).append(result.wall_seconds)
     return max(sum(values) / len(values) for values in seconds.values())
+
+
+def _other_entries(folder: RunFolder, record: RunRecord) -> tuple[Entry, ...]:
+    """Return the entries of the board in `folder` that `record` does not have.
+
+    Raises:
+        ValueError: that board has other retrained models or other rules.
+    """
+    if not (folder.root / "run.json").is_file():
+        return ()
+    there = Run.open(folder).record
+    same = ("data", "rules", "n_models", "n_originals", "originals", "retrained", "reference")
+    if any(getattr(there, name) != getattr(record, name) for name in same):
+        raise ValueError(
+            f"The board in {folder.root} is one of {there.data.name} with N={there.n_models}, recipe "
+            f"{there.settings.recipe.name}, width {there.settings.width}, seed {there.settings.seed} on "
+            f"{there.settings.device} and {there.rules} rules. To add to it, give the same; for a board of its "
+            "own give another --out."
+        )
+    names = {entry.name for entry in record.entries}
+    return tuple(entry for entry in there.entries if entry.name not in names)
 
 
 def _copies(base: Job, count: int, **changes: Any) -> list[Job]:

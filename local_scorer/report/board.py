@@ -45,6 +45,7 @@ class Row:
         status: "scored", "rejected" (over the time limit) or "failed".
         reason: why it was rejected or failed, else empty.
         score: final score; None unless scored.
+        score_without_limit: of a rejected row that was measured to its end, the score that it would have had.
         score_low, score_high: 95 % interval of the mean score over repetitions with other models, on this forget
             set; with several originals, of the mean over other originals. None under the notebook rules with one
             original, for the floor, and for a score of 0.
@@ -68,6 +69,7 @@ class Row:
     status: str
     reason: str = ""
     score: float | None = None
+    score_without_limit: float | None = None
     score_low: float | None = None
     score_high: float | None = None
     share_of_ceiling: float | None = None
@@ -316,7 +318,9 @@ def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: 
         ratio = score.time_ratio(failure.seconds, retraining_seconds)
         reason = (
             f"Stopped in {run} after {failure.seconds:.1f} s, {ratio:.0%} of the {retraining_seconds:.1f} s "
-            f"that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster."
+            f"that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster, or give --over-limit to see "
+            "what it would score. On a busy machine, or with a recipe that trains briefly, give --again or a "
+            "longer --recipe."
         )
         return Row(entry.name, "rejected", reason, seconds=failure.seconds, time_ratio=ratio)
     reason = f"[{failure.kind}, {run}] {failure.reason}"
@@ -351,6 +355,7 @@ def _scored_row(name: str, sets: Sequence[ModelSet], reference: _Reference) -> R
         status="rejected" if rejected else "scored",
         reason=reason,
         score=None if rejected else total,
+        score_without_limit=total if rejected else None,
         share_of_ceiling=total / reference.ceiling if reference.ceiling > 0 and not rejected else None,
         forgetting_quality=quality,
         retain_accuracy=_mean(models.retain_accuracy.mean() for models in sets),

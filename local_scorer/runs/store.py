@@ -259,6 +259,11 @@ class RunFolder:
             return False
         return True
 
+    def discard(self, key: str) -> None:
+        """Forget the result and the failure of a job."""
+        self.result_path(key).unlink(missing_ok=True)
+        (self.root / "jobs" / f"{key}.json").unlink(missing_ok=True)
+
     def save_failure(self, key: str, failure: Failure) -> None:
         text = json.dumps(asdict(failure), indent=2, ensure_ascii=False)
         write_atomically(self.root / "jobs" / f"{key}.json", text.encode())

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from local_scorer import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 FINETUNE = ROOT / "kaggle_submission" / "finetune.py"
 
@@ -213,6 +215,42 @@ def test_ls_names_the_run(finished):
     assert "finetune" in done.stdout
 
 
+def test_score_adds_to_the_board_and_never_replaces_it(finished, tiny_data, tmp_path):
+    out, _ = finished
+    entry = tmp_path / "mine.py"
+    entry.write_text("def unlearning(net, retain_loader, forget_loader, val_loader):\n    net.eval()\n")
+    before = rows_of(out)
+    options = ("--data", tiny_data, "--out", out)
+    done = run("score", entry, "--models", 3, *options)
+    assert done.returncode in (0, 3), done.stderr
+    rows = rows_of(out)
+    assert rows.keys() == {*before, "mine"}
+    assert rows["mine"]["reason"].startswith("Score 0: all its runs give the same answers")
+    done = run("score", entry, "--models", 4, *options)
+    assert done.returncode == 1
+    assert f"The board in {out} is one of tiny with N=3, recipe quick" in done.stderr
+    assert rows_of(out) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("absent.py", "There is no entry file absent.py. In kaggle_submission/ there are "), ("nobody", "nobody")],
+)
+def test_an_entry_that_is_not_there_is_refused_before_anything_starts(tmp_path, name, sentence):
+    done = run("score", name, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_entry_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.entry_path("finetune") == cli.ENTRIES / "finetune.py"
+    (tmp_path / "__init__.py").touch()
+    with pytest.raises(ValueError, match="is no entry"):
+        cli.entry_path("__init__.py")
+
+
 def test_failing_entries_become_rows(finished, tiny_data, tmp_path):
     """Every kind of failure gets a row with its reason; the others go on; the exit code tells."""
     out, _ = finished
@@ -221,7 +259,7 @@ def test_failing_entries_become_rows(finished, tiny_data, tmp_path):
         entries.append(tmp_path / f"{name}.py")
         entries[-1].write_text(source)
     (tmp_path / "endless.py").write_text(ENDLESS)
-    entries += [tmp_path / "endless.py", tmp_path / "absent.py", FINETUNE]
+    entries += [tmp_path / "endless.py", FINETUNE]
     done = run("leaderboard", *entries, "--data", tiny_data, "--models", 3, "--out", out)
     assert done.returncode == 3, done.stderr
     rows = rows_of(out)
@@ -233,7 +271,6 @@ def test_failing_entries_become_rows(finished, tiny_data, tmp_path):
     assert rows["endless"]["status"] == "rejected"
     assert "Stopped in run" in rows["endless"]["reason"]
     assert rows["endless"]["time_ratio"] > 0.2
-    assert rows["absent"]["reason"] == f"There is no entry file {tmp_path / 'absent.py'}."
     assert rows["finetune"]["n_models"] == 3
     assert "KeyError: 'no such layer'" in done.stdout
     assert "endless-entry" not in processes()
