@@ -460,6 +460,7 @@ OTHERS = {
     "entry_hash": "b" * 64,
     "original": 1,
     "weights": "c" * 64,
+    "outputs": 10,
 }
 NAMES_AND_PLACES = [field.name for field in dataclasses.fields(Job) if field.name not in OTHERS]
 
