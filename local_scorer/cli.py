@@ -75,6 +75,7 @@ def leaderboard(args: argparse.Namespace) -> int:
         seed=args.seed,
         sandbox=args.sandbox,
         over_limit=args.over_limit,
+        outputs=args.outputs,
     )
     data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
     settings = dataclasses.replace(settings, data=data)
@@ -215,11 +216,18 @@ def list_runs(args: argparse.Namespace) -> int:
 
 
 def _show(folder: RunFolder, board: report.Leaderboard, suffix: str = "") -> int:
+    from local_scorer.execution import contract
+
     paths = report.write(folder, board, suffix)
     print(table.table(board))
     for row in board.rows:
         if row.details:
             print(f"\nLast lines of {table.printable(row.entry)}:\n{_clean(row.details)}")
+        if row.status == "failed" and contract.is_about_sizes(row.reason):
+            print(
+                f"\n{table.printable(row.entry)} expects other sizes than those of this run's nets. The "
+                "competition had ten outputs and width 64: --outputs 10 --width 64."
+            )
     print(f"\nWritten: {', '.join(map(str, paths))}")
     return DONE if board.all_scored else ENTRY_NOT_SCORED
 
@@ -352,7 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, function, f"{example}\n\n{EXIT_CODES}")
         if name == "score":
-            help_text = "an entry file, a name in kaggle_submission/, or a submission.zip made elsewhere"
+            help_text = "an entry file, a notebook with one, a name in kaggle_submission/, or a submission.zip"
             command.add_argument("entries", metavar="ENTRY", nargs=1, help=help_text)
         else:
             command.add_argument(
@@ -361,7 +369,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_run_arguments(command)
         command.set_defaults(add=name == "score")  # to the board of the run folder
     command = _command(commands, "validate", validate, "python -m local_scorer validate my_entry.py")
-    command.add_argument("entry", metavar="ENTRY")
+    command.add_argument("entry", metavar="ENTRY", help="an entry file, or a notebook with one")
     command = _command(commands, "report", show_report, "python -m local_scorer report runs/default")
     command.add_argument("folder", metavar="DIR", help="the --out folder of a run")
     command.add_argument("--rules", choices=report.RULES, help="default: those of the run")
@@ -439,6 +447,7 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="train everything here, also where the shipped pack would do")
     add("--recipe", default="quick", help="how models are trained: competition, report or quick (default)")
     add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
+    add("--outputs", type=int, metavar="N", help="outputs of the nets (competition: 10; default: one a class)")
     add("--size", type=int, help=f"pixels of the built-in set (default: {DEFAULT_SIZE}); not with --data")
     add("--rules", choices=report.RULES, default="official", help="which metric (default: official)")
     _add_engine_arguments(add)

@@ -45,6 +45,7 @@ class Settings:
         n_originals: K, original models; each entry runs N times from each.
         reference: a pack that originals and retrained models come from; None to train them here.
         over_limit: let entries that are far over the time limit come to their end, for study.
+        outputs: of the nets, at least the number of classes; None for one per class.
     """
 
     data: Path
@@ -58,8 +59,11 @@ class Settings:
     n_originals: int = 1
     reference: Path | None = None
     over_limit: bool = False
+    outputs: int | None = None
 
     def __post_init__(self) -> None:
+        if self.reference is not None and self.outputs is not None:
+            raise OptionError("--outputs is of models that are trained here, not of those in a reference pack.")
         if self.n_models < 3:
             raise OptionError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
         if self.n_originals < 1:
@@ -120,6 +124,7 @@ def run(
         width=settings.width,
         seed=settings.seed,
         device=settings.device,
+        outputs=_spare_outputs(settings.outputs, data),
     )
     models = _train_here(base, settings) if settings.reference is None else _from_pack(base, settings, folder)
     planned = [_plan_entry(base, path, folder, settings.n_models, models.weights) for path in entries]
@@ -136,6 +141,7 @@ def run(
             seed=settings.seed,
             device=settings.device,
             workers=engine.slots,
+            outputs=base.outputs or data.n_classes,
         ),
         originals=_keys(models.originals),
         retrained=_keys(models.retrained),
@@ -292,6 +298,17 @@ def _other_entries(folder: RunFolder, record: RunRecord) -> tuple[Entry, ...]:
     return tuple(entry for entry in there.entries if entry.name not in names)
 
 
+def _spare_outputs(outputs: int | None, data: data_prep.dataset.PreparedDataset) -> int:
+    """Return a job's `outputs`: 0 where they are one per class, so that these jobs have one key.
+
+    Raises:
+        ValueError: there are fewer outputs than classes.
+    """
+    if outputs is not None and outputs < data.n_classes:
+        raise ValueError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
+    return 0 if outputs in (None, data.n_classes) else outputs
+
+
 def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
     return [replace(base, index=index, **changes) for index in range(count)]
 
@@ -342,10 +359,12 @@ def _check_submission(base: Job, path: Path, n_models: int) -> None:
     if width != base.width:
         raise SubmissionError(f"{path} holds models of width {width}: score them with --width {width}.")
     n_classes = data_prep.dataset.load(base.data).n_classes
-    if n_outputs != n_classes:
+    if n_outputs != (base.outputs or n_classes):
+        remedy = "give the data set that they were made from with --data."
+        if n_outputs > n_classes:
+            remedy = f"score them with --outputs {n_outputs}, or {remedy}"
         raise SubmissionError(
-            f"{path} holds models with {n_outputs} outputs, and {base.data} has {n_classes} classes: give the "
-            "data set that they were made from with --data."
+            f"{path} holds models with {n_outputs} outputs, and {base.data} has {n_classes} classes: {remedy}"
         )
 
 

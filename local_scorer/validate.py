@@ -45,11 +45,6 @@ SEEDS = (
 SECONDS = 120.0  # for one run on tiny data, where an ordinary entry needs a few
 WORKERS = 2
 RECIPE = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
-SIZES = re.compile(  # what torch and numpy say where a number of classes or features does not fit
-    r"weight tensor should be defined|out of bounds|shapes? cannot be multiplied|size mismatch|must match the size"
-    r"|not match|could not be broadcast|has shape \["
-)
-
 READABLE = "can be read as Python"
 SELF_CONTAINED = "imports nothing from this repository"
 SIGNATURE = f"loads and defines unlearning({', '.join(contract.ARGUMENTS)})"
@@ -325,7 +320,7 @@ def _ran(name: str, outcome: _Outcome) -> Check:
     remedy = REMEDIES[name]
     if package := re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", failure.reason):
         remedy = f"The package is missing here, so nothing can be said of the rest: pip install {package[1]}."
-    elif name == RUNS and SIZES.search(failure.reason):
+    elif name == RUNS and contract.is_about_sizes(failure.reason):
         remedy = "Sizes do not fit: the net has 10 outputs and 512 features before them, and labels are 0 to 9."
     return _check(name, [failure.reason.rstrip(".") + outcome.place], remedy)
 

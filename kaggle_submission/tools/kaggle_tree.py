@@ -6,7 +6,8 @@ example:
 
 The tree holds retain.csv, forget.csv and validation.csv (columns person_id, age_group, age, image_id),
 images/PERSON/N.png for the image_id "PERSON-N", age_class_weights.json with the number of training pictures of
-each class, and original_model.pth. As on Kaggle there is no test set, unless --with-test asks for it.
+each output (1 where none occurs, so that it can be divided by), and original_model.pth. As on Kaggle there is no
+test set, unless --with-test asks for it.
 
 Without --weights the original is trained here, on the retain and the forget set. Notebooks of the competition
 expect a ResNet-18 of width 64 with 10 outputs: --outputs 10 gives spare ones to a data set of fewer classes.
@@ -123,6 +124,8 @@ def write(
     """
     import torch
 
+    from local_scorer.execution import kaggle_input
+
     out = Path(out)
     folders.refuse_full(out)
     examples = _with_tree_names(data.examples)
@@ -136,8 +139,9 @@ def write(
             table.to_csv(partial / f"{split}.csv", columns=list(COLUMNS), index=False, lineterminator="\n")
             _write_pictures(data, numbers, table["image_id"], partial / "images", split)
         train = np.concatenate([rows["retain"], rows["forget"]])
-        counts = examples.iloc[train]["age_group"].value_counts().sort_index()
-        text = json.dumps({str(group): int(count) for group, count in counts.items()})
+        labels = examples.iloc[train]["age_group"].to_numpy(dtype=np.int64)
+        outputs = len(original["fc.bias"]) if "fc.bias" in original else data.n_classes
+        text = json.dumps(kaggle_input.class_counts(labels, outputs))
         (partial / "age_class_weights.json").write_text(text + "\n")
         torch.save(original, partial / "original_model.pth")
     return out

@@ -178,17 +178,19 @@ def write(entry: Path, out: Path, user: str = UNKNOWN_USER) -> tuple[Path, Path]
 def build(entry: Path) -> dict[str, Any]:
     """Return the notebook of an entry, in the format 4.5 of Jupyter.
 
+    Where the entry and the notebook use one name for two things, the notebook's is another one.
+
     Raises:
         EntryError: as for `write`.
     """
     source = contract.read_source(entry)
-    _check_source(entry, source)
     name = contract.entry_name(entry)
+    taken = _taken_names(entry, source)
     cells = []
     for cell_id, kind, text in CELLS:
         if cell_id == "introduction":
             text = text.format(title=_title(name), name=name)
-        text = source.strip("\n") if text is None else text
+        text = source.strip("\n") if text is None else _renamed(text, taken) if kind == "code" else text
         cell = {"cell_type": kind, "id": cell_id, "metadata": {}, "source": text.splitlines(keepends=True)}
         cells.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -219,8 +221,12 @@ def _title(name: str) -> str:
     return f"Unlearning by {name.replace('_', ' ')}"
 
 
-def _check_source(entry: Path, source: str) -> None:
-    """Refuse an entry that would not work in a cell beside those of the notebook."""
+def _taken_names(entry: Path, source: str) -> set[str]:
+    """Return the names that the entry uses for something else than the notebook does.
+
+    Raises:
+        EntryError: the entry is not Python, or defines no ``unlearning``.
+    """
     try:
         names = _top_names(source)
     except (SyntaxError, ValueError) as error:  # ValueError: a null byte
@@ -232,17 +238,33 @@ def _check_source(entry: Path, source: str) -> None:
     for _, kind, text in CELLS:
         if kind == "code" and text is not None:
             ours |= _top_names(text)
-    taken = sorted(name for name in names.keys() & ours.keys() if names[name] != ours[name])
-    if taken:
-        raise contract.EntryError(
-            f"{entry} defines {taken[0]}, a name that the notebook needs for something else: give it another name."
-        )
+    return {name for name in names.keys() & ours.keys() if names[name] != ours[name]}
+
+
+def _renamed(text: str, taken: set[str]) -> str:
+    """Return a cell of the notebook in which the names in `taken` are others.
+
+    >>> _renamed("import time\\nRUNS = 512  # the RUNS", {"time", "RUNS"})
+    'import time as kaggle_time\\nkaggle_RUNS = 512  # the kaggle_RUNS'
+    """
+    for name in taken:
+        lines = []
+        for line in text.splitlines():
+            if line.startswith(("import ", "from ")):
+                line = re.sub(rf"(?<=import ){name}$|(?<=[ ,]){name}(?=,|$)", f"{name} as kaggle_{name}", line)
+            else:
+                line = re.sub(rf"(?<![\w.]){name}\b", f"kaggle_{name}", line)
+            lines.append(line)
+        text = "\n".join(lines)
+    return text
 
 
 def _top_names(source: str) -> dict[str, str]:
     """Return the names that a file defines, each with what it stands for: an import's target, or a definition."""
     names = {}
-    for node in ast.parse(source).body:
+    todo = list(ast.parse(source).body)
+    while todo:
+        node = todo.pop(0)
         if isinstance(node, ast.Import):
             names |= {a.asname or a.name.partition(".")[0]: a.name if a.asname else "module" for a in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -250,6 +272,7 @@ def _top_names(source: str) -> dict[str, str]:
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             names[node.name] = f"line {node.lineno}: {node.name}"
         else:
-            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-            names |= {name.id: f"line {name.lineno}: {name.id}" for name in stored}
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names[node.id] = f"line {node.lineno}: {node.id}"
+            todo[:0] = ast.iter_child_nodes(node)
     return names

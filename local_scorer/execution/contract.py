@@ -12,6 +12,7 @@ import hashlib
 import importlib.abc
 import importlib.util
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,10 @@ from types import CodeType
 from local_scorer.execution import cells, kaggle_input, syntax, without_gpu
 
 ARGUMENTS = ("net", "retain_loader", "forget_loader", "val_loader")
+SIZES = re.compile(  # what torch and numpy say where a number of classes or of features does not fit
+    r"weight tensor should be defined|out of bounds|shapes? cannot be multiplied|size mismatch|must match the size"
+    r"|not match|could not be broadcast|has shape \["
+)
 
 
 class EntryError(ValueError):
@@ -185,6 +190,15 @@ class _TextLoader(importlib.abc.ExecutionLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self._text, str(self._path))
+
+
+def is_about_sizes(reason: str) -> bool:
+    """Say whether an error is one of sizes that do not fit, as those of ten classes on a net of eight outputs.
+
+    >>> is_about_sizes("RuntimeError: weight tensor should be defined either for all 8 classes or no classes")
+    True
+    """
+    return SIZES.search(reason) is not None
 
 
 def check_signature(function: Callable[..., object]) -> None:

@@ -57,7 +57,12 @@ class Data:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How models were trained and jobs were run; `size` is the pictures' height and width in pixels."""
+    """How models were trained and jobs were run.
+
+    Attributes:
+        size: the pictures' height and width in pixels.
+        outputs: of the nets; 0 in older records, where they are one per class.
+    """
 
     recipe: Recipe
     width: int
@@ -65,6 +70,7 @@ class RunSettings:
     seed: int
     device: str
     workers: int
+    outputs: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def entry(tmp_path):
 
 
 def test_doctests():
-    assert doctest.testmod(contract) == (0, 1)
+    assert doctest.testmod(contract) == (0, 2)
 
 
 def test_name_is_the_file_name():

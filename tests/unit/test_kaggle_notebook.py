@@ -13,8 +13,10 @@ import torch
 
 from data_prep import dataset
 from kaggle_submission.tools import cli, kaggle_tree, notebook, rewrite
+from local_scorer.execution import without_gpu
 from local_scorer.execution.contract import EntryError
 from local_scorer.models import nets as models
+from tests.helpers.notebooks import notebook as as_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = sorted(path for path in (ROOT / "kaggle_submission").glob("*.py") if not path.name.startswith("_"))
@@ -67,13 +69,6 @@ def test_the_metadata_ask_for_a_gpu_no_internet_and_the_competition(tmp_path):
             "def forget(net):\n    pass\n",
             " defines no function unlearning(net, retain_loader, forget_loader, val_loader).",
         ),
-        (
-            EMPTY + "RUNS = 3\n",
-            " defines RUNS, a name that the notebook needs for something else: give it another name.",
-        ),
-        (EMPTY + "class Faces:\n    pass\n", " defines Faces, a name that the notebook needs"),
-        ("from time import time\n" + EMPTY, " defines time, a name that the notebook needs"),
-        ("for DATA in range(3):\n    pass\n" + EMPTY, " defines DATA, a name that the notebook needs"),
     ],
 )
 def test_an_entry_that_cannot_be_pasted_is_refused(text, sentence, tmp_path):
@@ -81,6 +76,38 @@ def test_an_entry_that_cannot_be_pasted_is_refused(text, sentence, tmp_path):
     with pytest.raises(EntryError) as error:
         notebook.build(path)
     assert str(error.value).startswith(str(path) + sentence)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'\n" + EMPTY,
+        "RUNS = 3\nfrom time import time\nclass Faces:\n    pass\n" + EMPTY,
+        "for DATA in range(3):\n    pass\n" + EMPTY,
+        "test = False\nif not test:\n    " + EMPTY.replace("\n    ", "\n        "),
+        EMPTY.replace("val_loader", "val_loader, epochs=3"),
+    ],
+)
+def test_an_entry_keeps_its_names_and_the_notebook_its_own(text, tmp_path):
+    text = "import torch\n" + text
+    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook.build(entry(tmp_path, text))["cells"]}
+    assert cells["method"] == text.strip("\n")
+    names = {}
+    for name, kind, _ in notebook.CELLS:
+        if kind == "code" and name != "start":
+            run_cell(without_gpu.rewritten(cells[name])[0], names)
+            if name == "method":
+                own = {key: value for key, value in names.items() if key in ("RUNS", "Faces", "DATA", "time")}
+    assert {key: names[key] for key in own} == own
+    assert names.get("kaggle_RUNS", names["RUNS"]) == 512
+
+
+def test_an_entry_out_of_a_notebook_is_pasted_too(tmp_path):
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps(as_notebook(["LR = 1", EMPTY, "raise RuntimeError('the end')"])))
+    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook.build(path)["cells"]}
+    assert "def unlearning(net" in cells["method"]
+    assert "RuntimeError" not in cells["method"]
 
 
 def test_equal_imports_are_no_clash(tmp_path):

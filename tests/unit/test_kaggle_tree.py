@@ -55,6 +55,14 @@ def test_class_counts_are_of_the_training_pictures(tree, tiny_data):
     assert sum(counts.values()) == 72
 
 
+def test_spare_outputs_have_a_count_that_can_be_divided_by(tiny_data, tmp_path):
+    weights = {"fc.bias": torch.zeros(10)}
+    tree = kaggle_tree.write(dataset.load(tiny_data), tmp_path / "tree", weights)
+    counts = json.loads((tree / "age_class_weights.json").read_text())
+    assert list(counts) == [str(group) for group in range(10)]
+    assert counts["8"] == counts["9"] == 1
+
+
 def test_the_original_is_the_one_given(tree):
     found = torch.load(tree / "original_model.pth", weights_only=True)
     assert found.keys() == NET.keys()

@@ -296,7 +296,8 @@ def test_a_submission_that_does_not_fit_ends_the_run_before_anything_is_trained(
     wide = {name: v.repeat(2, *[1] * (v.ndim - 1)) if "fc" in name else v for name, v in weights[0].items()}
     write_zip(path, [(good[0][0], saved(wide)), *good[1:]])
     assert refused() == (
-        f"{path} holds models with 16 outputs, and {tiny_data} has 8 classes: give the data set that they were "
+        f"{path} holds models with 16 outputs, and {tiny_data} has 8 classes: score them with "
+        "--outputs 16, or give the data set that they were "
         "made from with --data."
     )
     write_zip(path, [(good[0][0], saved({**weights[0], "fc.bias": weights[0]["fc.bias"] / 0})), *good[1:]])
