@@ -98,7 +98,7 @@ def test_a_run_that_loses_a_node_ends_with_the_results_of_a_local_one(cluster, t
     failing = tmp_path / "failing.py"
     failing.write_text(FAILING.format(log=str(log)))
     options = ["--data", tiny_data, "--models", 3]
-    ray = ["--engine", "ray", "--address", cluster.address]
+    ray = ["--engine", "ray", "--address", cluster.address, "--sandbox", "off"]  # the entry writes a log
     process = start(failing, FINETUNE, *options, "--out", on_ray, *ray)
     wait_for(lambda: finished(on_ray) >= 5 or process.poll() is not None)
     cluster.kill_a_node()
