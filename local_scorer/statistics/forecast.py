@@ -121,7 +121,14 @@ def fit(unlearned: np.ndarray, retrained: np.ndarray) -> Laws:
     with_shape = min(len(ours), len(theirs)) >= ENOUGH_FOR_SHAPE
     shape = np.concatenate((z_ours, z_theirs), axis=None) if with_shape else np.empty(0)
     return Laws(
-        theirs.mean(axis=0), sd_theirs, shift, shift_error, log_spread, log_spread_error, shape, float(lost)
+        centre=theirs.mean(axis=0),
+        spread=sd_theirs,
+        shift=shift,
+        shift_error=shift_error,
+        log_spread=log_spread,
+        log_spread_error=log_spread_error,
+        shape=shape,
+        lost=float(lost),
     )
 
 
@@ -159,6 +166,24 @@ def forecast(
     quality, noise = expected_quality(fit(ours, theirs), n_models, np.random.default_rng([seed, n_models]), 2)
     ratio = measured.retain_ratio * measured.test_ratio
     n_groups = min(JACKKNIFE_GROUPS, smaller // 2)
+    spread = np.sqrt(_jackknife(unlearned, retrained, n_groups, n_models, seed) + noise * np.array([1, ratio**2]))
+    half_quality, half_score = student_quantile(n_groups - 1, 0.975) * spread
+    score = quality * ratio
+    return Forecast(
+        score=score,
+        score_low=max(0.0, score - half_score),
+        score_high=score + half_score,
+        quality=quality,
+        quality_low=max(0.0, quality - half_quality),
+        quality_high=quality + half_quality,
+        n_models=n_models,
+        from_models=smaller,
+    )
+
+
+def _jackknife(unlearned: ModelSet, retrained: ModelSet, n_groups: int, n_models: int, seed: int) -> np.ndarray:
+    """Return the variances of F and score at `n_models`, each group left out once: ``[2]``."""
+    ours, theirs = statistic(unlearned, "official"), statistic(retrained, "official")
     without = np.empty((n_groups, 2))
     for group in range(n_groups):
         keep_ours = np.arange(len(ours)) % n_groups != group
@@ -166,14 +191,7 @@ def forecast(
         laws = fit(ours[keep_ours], theirs[keep_theirs])
         value, _ = expected_quality(laws, n_models, np.random.default_rng([seed, n_models]))
         without[group] = value, value * _ratio_without(unlearned, retrained, keep_ours, keep_theirs)
-    jackknife = (n_groups - 1) * without.var(axis=0)
-    quantile = student_quantile(n_groups - 1, 0.975)
-    half = quantile * np.sqrt(jackknife + noise * np.array([1, ratio**2]))
-    score = quality * ratio
-    return Forecast(
-        score, max(0.0, score - half[1]), score + half[1],
-        quality, max(0.0, quality - half[0]), quality + half[0], n_models, smaller,
-    )  # fmt: skip
+    return (n_groups - 1) * without.var(axis=0)
 
 
 def models_needed(

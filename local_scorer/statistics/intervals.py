@@ -35,6 +35,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from local_scorer import metric
 from local_scorer.metric.score import ModelSet, final_score, statistic
@@ -135,50 +136,25 @@ def redraw(
     if resamples < 2:
         raise ValueError(f"A spread needs at least 2 resamples, found {resamples}.")
     measured = final_score(unlearned, retrained, rules)
-    n_models = min(unlearned.n_models, retrained.n_models)
-    ours, theirs = _finite_or_nan(statistic(unlearned, rules)), _finite_or_nan(statistic(retrained, rules))
-    earned = _points(ours, theirs, rules)
-    with_chance = np.empty((resamples, len(earned)))
-    by_chance = np.empty_like(with_chance) if n_models < ENOUGH_TO_IGNORE_CHANCE else None
-    ratios = np.empty(resamples)
-    weights = np.empty_like(with_chance)
-    block = max(1, BLOCK_ELEMENTS // ours.size)
-    for start in range(0, resamples, block):
-        indices = range(start, min(start + block, resamples))
-        related, unrelated = [], []
-        for index in indices:
-            shared = np.random.default_rng([seed, index, 0])
-            own = np.random.default_rng([seed, index, 1, entry])
-            mix_ours, mix_theirs = _mixing(len(ours), own), _mixing(len(theirs), shared)
-            weights[index] = shared.multinomial(len(earned), np.full(len(earned), 1 / len(earned))) / len(earned)
-            ratios[index] = _ratio(mix_ours, mix_theirs, unlearned, retrained)
-            related.append((_mixed(mix_ours, ours), _mixed(mix_theirs, theirs)))
-            if by_chance is not None:
-                shuffled = own.permuted(ours, axis=0), shared.permuted(theirs, axis=0)
-                unrelated.append((_mixed(mix_ours, shuffled[0]), _mixed(mix_theirs, shuffled[1])))
-        with_chance[indices.start : indices.stop] = _points_of_many(related, rules)
-        if by_chance is not None:
-            by_chance[indices.start : indices.stop] = _points_of_many(unrelated, rules)
-
-    noise, common = _variances(with_chance, by_chance)
-    raw = with_chance.mean(axis=1)
-    scale = measured.forgetting_quality / raw.mean() if measured.forgetting_quality > 0 else 1.0
-    noise *= scale
-    common *= scale**2
-    variance = noise / len(earned) + common
-    shrink = np.sqrt(variance / raw.var(ddof=1)) if variance > 0 else 0.0
-    moved = shrink * (raw - raw.mean())
-    between = earned.var(ddof=1) if len(earned) > 1 else 0.0
-    own_share = np.sqrt(max(0.0, 1 - noise / between)) if between > 0 else 0.0
-    by_examples = weights @ earned - measured.forgetting_quality
-    quality = measured.forgetting_quality
-    models, examples, both = quality + moved, quality + by_examples, quality + moved + own_share * by_examples
-    ratio = measured.retain_ratio * measured.test_ratio
+    drawn = _evaluate_anew(unlearned, retrained, rules, seed, entry, resamples)
+    quality, ratio = measured.forgetting_quality, measured.retain_ratio * measured.test_ratio
+    by_models, own_share = _moved(drawn, quality)
+    by_examples = drawn.weights @ drawn.measured - quality
+    models, examples = quality + by_models, quality + by_examples
+    both = quality + by_models + own_share * by_examples
     return Redraws(
-        measured.score, quality, models, examples, both,
-        models * ratios, examples * ratio, both * ratios,
-        n_models, len(earned), seed,
-    )  # fmt: skip
+        score=measured.score,
+        quality=quality,
+        quality_models=models,
+        quality_examples=examples,
+        quality_both=both,
+        score_models=models * drawn.ratios,
+        score_examples=examples * ratio,
+        score_both=both * drawn.ratios,
+        n_models=min(unlearned.n_models, retrained.n_models),
+        n_examples=len(drawn.measured),
+        seed=seed,
+    )
 
 
 def redraw_all(entries: Mapping[str, ModelSet], retrained: ModelSet) -> dict[str, Redraws]:
@@ -195,26 +171,108 @@ def intervals_of(redraws: Redraws, level: float = LEVEL) -> Intervals:
     if not 0 < level < 1:
         raise ValueError(f"The level of an interval lies between 0 and 1, found {level}.")
     models, examples = redraws.n_models - 1, max(redraws.n_examples - 1, 1)
-    freedom = {"models": models, "examples": examples, "both": min(models, examples)}
-    highest = redraws.score / redraws.quality if redraws.quality > 0 else 0.0  # F is at most 1
-    found = {}
-    for source, degrees in freedom.items():
-        quantile = student_quantile(degrees, (1 + level) / 2)
-        ends = []
-        for name, centre, most in (("score", redraws.score, highest), ("quality", redraws.quality, 1.0)):
-            if source != "models" and redraws.n_examples < 2:  # one picture says nothing of others
-                ends += [0.0, most]
-                continue
-            deviation = float(getattr(redraws, f"{name}_{source}").std(ddof=1))
-            factor = float(np.exp(quantile * deviation / centre)) if centre > 0 else 1.0
-            ends += [centre / factor, min(centre * factor, most)]
-        found[source] = Interval(*ends)
     return Intervals(
-        **found,
+        models=_interval(redraws, "models", models, level),
+        examples=_interval(redraws, "examples", examples, level),
+        both=_interval(redraws, "both", min(models, examples), level),
         n_models=redraws.n_models,
         n_examples=redraws.n_examples,
         n_resamples=len(redraws.score_models),
     )
+
+
+def _interval(redraws: Redraws, source: str, degrees: int, level: float) -> Interval:
+    """Return the interval of what `source` redraws, with that many degrees of freedom."""
+    highest = redraws.score / redraws.quality if redraws.quality > 0 else 0.0  # F is at most 1
+    if source != "models" and redraws.n_examples < 2:  # one picture says nothing of others
+        return Interval(score_low=0.0, score_high=highest, quality_low=0.0, quality_high=1.0)
+    quantile = student_quantile(degrees, (1 + level) / 2)
+
+    def ends(name: str, centre: float, most: float) -> tuple[float, float]:
+        deviation = float(getattr(redraws, f"{name}_{source}").std(ddof=1))
+        factor = float(np.exp(quantile * deviation / centre)) if centre > 0 else 1.0
+        return centre / factor, min(centre * factor, most)
+
+    score_low, score_high = ends("score", redraws.score, highest)
+    quality_low, quality_high = ends("quality", redraws.quality, 1.0)
+    return Interval(score_low=score_low, score_high=score_high, quality_low=quality_low, quality_high=quality_high)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Points of one evaluation and of those with redrawn models.
+
+    Attributes:
+        measured: points of the real models, ``[n_examples]``.
+        redrawn: points of redrawn models, ``[n_resamples, n_examples]``.
+        unrelated: the same of models shuffled within each example; None where chance relations are negligible.
+        weights: share of each example in a redrawn forget set, ``[n_resamples, n_examples]``.
+        ratios: RA_U / RA_R x TA_U / TA_R of redrawn models, ``[n_resamples]``.
+    """
+
+    measured: np.ndarray
+    redrawn: np.ndarray
+    unrelated: np.ndarray | None
+    weights: np.ndarray
+    ratios: np.ndarray
+
+
+def _evaluate_anew(
+    unlearned: ModelSet, retrained: ModelSet, rules: str, seed: int, entry: int, resamples: int
+) -> _Drawn:
+    """Evaluate the models, and `resamples` redraws of them, block by block."""
+    ours, theirs = _finite_or_nan(statistic(unlearned, rules)), _finite_or_nan(statistic(retrained, rules))
+    measured = _points(ours, theirs, rules)
+    by_chance = min(len(ours), len(theirs)) < ENOUGH_TO_IGNORE_CHANCE
+    redrawn, unrelated, weights, ratios = [], [], [], []
+    block = max(1, BLOCK_ELEMENTS // ours.size)
+    for start in range(0, resamples, block):
+        evaluations, shuffled = [], []
+        for index in range(start, min(start + block, resamples)):
+            shared = np.random.default_rng([seed, index, 0])
+            own = np.random.default_rng([seed, index, 1, entry])
+            mix_ours, mix_theirs = _mixing(len(ours), own), _mixing(len(theirs), shared)
+            weights.append(_resampled_weights(len(measured), shared))
+            ratios.append(_ratio(mix_ours, mix_theirs, unlearned, retrained))
+            evaluations.append((_mixed(mix_ours, ours), _mixed(mix_theirs, theirs)))
+            if by_chance:
+                apart = own.permuted(ours, axis=0), shared.permuted(theirs, axis=0)
+                shuffled.append((_mixed(mix_ours, apart[0]), _mixed(mix_theirs, apart[1])))
+        redrawn.append(_points_of_many(evaluations, rules))
+        if by_chance:
+            unrelated.append(_points_of_many(shuffled, rules))
+    return _Drawn(
+        measured=measured,
+        redrawn=np.concatenate(redrawn),
+        unrelated=np.concatenate(unrelated) if by_chance else None,
+        weights=np.array(weights),
+        ratios=np.array(ratios),
+    )
+
+
+def _resampled_weights(n_examples: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the share of each example in a forget set drawn anew with replacement."""
+    return generator.multinomial(n_examples, np.full(n_examples, 1 / n_examples)) / n_examples
+
+
+def _moved(drawn: _Drawn, quality: float) -> tuple[np.ndarray, float]:
+    """Correct the redrawn F for what redrawing itself adds; see the module.
+
+    Returns:
+        deviations of F over models from the measured `quality`, ``[n_resamples]``; and by how much the
+        deviations over examples are to be shrunk beside them, since they hold the variance of the points too.
+    """
+    noise, common = _variances(drawn.redrawn, drawn.unrelated)
+    raw = drawn.redrawn.mean(axis=1)
+    scale = quality / raw.mean() if quality > 0 else 1.0
+    noise *= scale
+    common *= scale**2
+    n_examples = len(drawn.measured)
+    variance = noise / n_examples + common
+    shrink = np.sqrt(variance / raw.var(ddof=1)) if variance > 0 else 0.0
+    between = drawn.measured.var(ddof=1) if n_examples > 1 else 0.0
+    own_share = np.sqrt(max(0.0, 1 - noise / between)) if between > 0 else 0.0
+    return shrink * (raw - raw.mean()), own_share
 
 
 def _variances(with_chance: np.ndarray, by_chance: np.ndarray | None) -> tuple[float, float]:
@@ -275,7 +333,5 @@ def _finite_or_nan(values: np.ndarray) -> np.ndarray:
 
 
 def student_quantile(degrees: int, probability: float) -> float:
-    """Return a quantile of Student's t; scipy comes with scikit-learn."""
-    from scipy.special import stdtrit
-
+    """Return a quantile of Student's t."""
     return float(stdtrit(degrees, probability))

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+
+from local_scorer.statistics.intervals import student_quantile
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def mean_over_originals(
         raise ValueError("A score is negative or not finite.")
     mean = float(values.mean())
     if mean == 0:  # of no points at all, no spread can be told
-        return Mean(0.0, 0.0, 0.0, len(values))
+        return Mean(mean=0.0, low=0.0, high=0.0, n_originals=len(values))
     variance = max(float(values.var(ddof=1)), float(np.mean(within)) if within is not None else 0.0)
-    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    quantile = student_quantile(len(values) - 1, (1 + level) / 2)
     factor = float(np.exp(quantile * np.sqrt(variance / len(values)) / mean))
-    return Mean(mean, mean / factor, mean * factor, len(values))
+    return Mean(mean=mean, low=mean / factor, high=mean * factor, n_originals=len(values))
 
 
 def told_apart(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> bool:
@@ -71,5 +72,5 @@ def told_apart(first: Sequence[float], second: Sequence[float], level: float = 0
     False
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    quantile = float(stdtrit(len(difference) - 1, (1 + level) / 2))
+    quantile = student_quantile(len(difference) - 1, (1 + level) / 2)
     return bool(abs(difference.mean()) > quantile * difference.std(ddof=1) / np.sqrt(len(difference)))

@@ -112,7 +112,9 @@ def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
             degrees = min(redraws[name].n_models for name in (first, second)) - 1
             least = student_quantile(degrees, (1 + LEVEL) / 2) * float(difference.std(ddof=1))
             apart = redraws[first].score - redraws[second].score > least
-            found.append(Comparison(first, second, share, apart, len(difference)))
+            found.append(
+                Comparison(first=first, second=second, share=share, told_apart=apart, n_resamples=len(difference))
+            )
     return tuple(found)
 
 
