@@ -7,7 +7,6 @@ working, where the notebook starts.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ from data_prep.dataset import PreparedDataset
 from data_prep.loaders import FaceDataset
 from kaggle_submission.tools import kaggle_tree, notebook, rewrite
 from kaggle_submission.tools.rewrite import RUNS
-from local_scorer.execution import checkpoint, submission
+from local_scorer.execution import cells, checkpoint, submission
 from local_scorer.execution.checkpoint import WeightsError
 from local_scorer.execution.submission import SubmissionError
 from local_scorer.models.nets import resnet18
@@ -256,15 +255,7 @@ class _Stage:
 def _read(path: Path) -> dict:
     if path.suffix == ".py":
         return notebook.build(path)
-    if not path.is_file():
-        raise ValueError(f"There is no notebook {path}.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["nbformat"] != 4 or not isinstance(content["cells"], list):
-            raise ValueError("it is not in format 4")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a Jupyter notebook ({error}).") from error
-    return content
+    return cells.read(path)
 
 
 def _places(root: Path) -> tuple[Path, Path, Path]:
@@ -277,15 +268,14 @@ def _places(root: Path) -> tuple[Path, Path, Path]:
 
 def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str]]:
     """Return the notebook with its code fitted for a rehearsal below `root`, and the changes."""
-    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
-    sources = ["".join(cell["source"]) for cell in code]
+    sources = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
     texts, changes = rewrite.fit(sources, str(root), runs, gpu=torch.cuda.is_available())
     waiting = iter(texts)
-    cells = [
+    fitted = [
         {**cell, "source": next(waiting), "outputs": []} if cell["cell_type"] == "code" else cell
         for cell in content["cells"]
     ]
-    return {**content, "cells": cells}, changes
+    return {**content, "cells": fitted}, changes
 
 
 def _execute(content: dict, root: Path, timeout: float) -> Finding | None:
@@ -317,6 +307,8 @@ def _execute(content: dict, root: Path, timeout: float) -> Finding | None:
         client.execute(env=environment)
     except CellExecutionError as error:
         message = (error.evalue or "").strip().partition("\n")[0].replace(str(root), "")
+        if error.ename == "ModuleNotFoundError":
+            return _missing_package(message, _cell(book, started))
         return Finding("FAIL", "exception", f"{_cell(book, started)} raised {error.ename}: {message}")
     except CellTimeoutError:
         text = f"{_cell(book, started)} had not ended when the {timeout:g} s of --timeout were over."
@@ -326,6 +318,16 @@ def _execute(content: dict, root: Path, timeout: float) -> Finding | None:
     finally:
         nbformat.write(book, root / "notebook.ipynb")
     return None
+
+
+def _missing_package(message: str, cell: str) -> Finding:
+    """Say which package this machine lacks; Kaggle may have it."""
+    module = message.partition("'")[2].partition("'")[0] or message
+    text = (
+        f"{cell} needs the package {module!r}, which is missing here. Install it in this environment and rehearse "
+        "again. That says nothing about the notebook, if Kaggle has the package."
+    )
+    return Finding("FAIL", "package", text)
 
 
 def _cell(book: dict, started: list[int]) -> str:

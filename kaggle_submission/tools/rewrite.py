@@ -5,11 +5,14 @@ These are changes of text in code cells, each reported; all else runs as it is.
 
 from __future__ import annotations
 
+import ast
 import re
+from contextlib import suppress
+
+from local_scorer.execution import kaggle_input, syntax, without_gpu
 
 RUNS = 512  # what the competition asks for
 
-PLACES = r"(?<![\w./])/kaggle(?=/|['\"]|\s|$)"
 # The number 512 where it counts runs: as a range, in a comparison, or in a name that says so. It may also be a
 # batch size or the features of a ResNet-18, which stay.
 COUNTS = (
@@ -25,14 +28,6 @@ COUNTS = (
         r"(?i)([(,]\s*(?:n|num|\w*(?:runs?|n_models?|num_models?|checkpoints?|ckpts?))\s*(?::\s*\w+\s*)?=\s*)512\b",
         r"\g<1>{runs}",
     ),
-)
-GPU = (
-    (r"(==\s*)(['\"])cpu\2", r"\1\2no GPU\2"),  # a notebook that stops here goes on
-    (r"(['\"])cuda(?::\d+)?\1", r"\1cpu\1"),
-    (r"\.cuda\([^()]*\)", ".cpu()"),
-    (r"torch\.cuda\.is_available\(\)", "True"),
-    (r"torch\.cuda\.synchronize\([^()]*\)", "None"),
-    (r"torch\.cuda\.get_device_name\([^()]*\)", "'cpu'"),
 )
 
 
@@ -56,13 +51,27 @@ def fit(cells: list[str], scratch: str, runs: int, gpu: bool) -> tuple[list[str]
         raise ValueError(
             f"No loop over {RUNS} runs was found. Write it as range({RUNS}), or give the number a name with RUNS."
         )
+    imported = syntax.imported_names(filter(None, map(_tree, cells)))
     fitted, changes = [], []
     for number, cell in enumerate(cells, start=1):
-        for pattern, text in (*counts, *(() if gpu else GPU)):
-            cell, found = _replaced(cell, pattern, text)
-            changes += [f"cell {number}: {change}" for change in found]
-        fitted.append(re.sub(PLACES, lambda match: f"{scratch}/kaggle", cell))
+        found = []
+        for pattern, text in counts:
+            cell, replaced = _replaced(cell, pattern, text)
+            found += replaced
+        if not gpu:
+            with suppress(SyntaxError, ValueError, RecursionError):  # a cell that is not Python runs as it is
+                cell, replaced = without_gpu.rewritten(cell, imported)
+                found += replaced
+        changes += [f"cell {number}: {change}" for change in found]
+        fitted.append(kaggle_input.moved(cell, scratch))
     return fitted, changes
+
+
+def _tree(cell: str) -> ast.Module | None:
+    """Return the syntax tree of a cell, or None if it is not Python."""
+    with suppress(SyntaxError, ValueError, RecursionError):
+        return syntax.parse(cell)
+    return None
 
 
 def _replaced(cell: str, pattern: str, text: str) -> tuple[str, list[str]]:

@@ -125,6 +125,11 @@ FAULTS = {
         "exception",
         "Code cell 2 ('for i in range(2):') raised ZeroDivisionError: division by zero",
     ),
+    "missing package": (
+        [("import os, ", "import a_package_of_kaggle.layers\nimport os, ")],
+        "package",
+        "Code cell 1 ('import a_package_of_kaggle.layers') needs the package 'a_package_of_kaggle', which is",
+    ),
     "time-out": (
         [("    shutil.copy(", "    time.sleep(600)\n    shutil.copy(")],
         "time-out",
@@ -152,6 +157,36 @@ def test_it_fails_with_a_sentence_for_what_the_notebook_does_wrong(fault, ready,
     assert not result.passed
     assert list(failed) == [name]
     assert failed[name].text.startswith(sentence)
+
+
+def test_places_relative_to_working_are_those_of_kaggle(ready, tiny_data, tmp_path):
+    cells = [cell.replace("READY", ready("good")).replace("/kaggle/tmp/", "../tmp/") for cell in COPYING]
+    cells[0] += "\nassert os.path.exists('../input/neurips-2023-machine-unlearning/retain.csv')"
+    cells[2] = cells[2].replace("'submission.zip'", "'../working/submission.zip'")
+    result, failed = findings(save(tmp_path / "relative.ipynb", cells), tiny_data)
+    assert result.passed, failed
+
+
+def test_cells_without_metadata_or_with_text_as_source_run(ready, tiny_data, tmp_path):
+    content = notebook([cell.replace("READY", ready("good")) for cell in COPYING])
+    content["cells"] = [
+        {"cell_type": cell["cell_type"], "source": "".join(cell["source"])} for cell in content["cells"]
+    ]
+    del content["metadata"], content["nbformat_minor"]
+    path = tmp_path / "bare.ipynb"
+    path.write_text(json.dumps(content))
+    result, failed = findings(path, tiny_data)
+    assert result.passed, failed
+
+
+@pytest.mark.parametrize(
+    "cell", [{}, "x = 1", None, 3, {"cell_type": "code"}, {"source": "x"}, {"cell_type": "code", "source": 3}]
+)
+def test_a_cell_that_is_none_gets_a_sentence(cell, tiny_data, tmp_path):
+    path = tmp_path / "odd.ipynb"
+    path.write_text(json.dumps({**notebook(COPYING), "cells": [*notebook(COPYING)["cells"], cell]}))
+    with pytest.raises(ValueError, match="cell 5 has no text or no type that is known"):
+        rehearse.rehearse(path, tiny_data)
 
 
 def without(name):
@@ -210,7 +245,7 @@ def test_the_command_fails_with_a_sentence(tiny_data, tmp_path):
     ("content", "options", "sentence"),
     [
         (None, [], "There is no notebook {path}."),
-        ("{}", [], "{path} is not a Jupyter notebook ('nbformat')."),
+        ("{}", [], "{path} is not a Jupyter notebook in format 4."),
         ("", [], "{path} is not a Jupyter notebook (Expecting value: line 1 column 1 (char 0))."),
         ("{}", ["--runs", "1"], "--runs must be at least 2, found 1: one run shows no spread."),
         ("{}", ["--limit-images", "7"], "--limit-images must be at least 8, found 7."),
