@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.options import LARGEST_SEED, OptionError, check_range
 from local_scorer.execution import interrupts, sandbox
-from local_scorer.report import board as report
+from local_scorer.report import board as boards
 from local_scorer.report import table
 from local_scorer.runs.record import Run
 from local_scorer.runs.store import RunFolder
@@ -80,9 +80,7 @@ def leaderboard(args: argparse.Namespace) -> int:
     data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
     settings = dataclasses.replace(settings, data=data)
     with _engine(args) as engine:
-        board = run_room.run(
-            settings, entries, folder, engine, args.command_line, add=args.add, again=args.again
-        )
+        board = run_room.run(settings, entries, folder, engine, args.command_line, add=args.add, again=args.again)
     return _show(folder, board)
 
 
@@ -101,7 +99,7 @@ def show_report(args: argparse.Namespace) -> int:
     from local_scorer.report import page  # imports matplotlib
 
     run = Run.open(args.folder)
-    board = report.collect(run, args.rules)
+    board = boards.collect(run, args.rules)
     suffix = "" if board.rules == run.record.rules else f"-{board.rules}"  # the run's own files stay as they are
     code = _show(run.folder, board, suffix)
     faces = args.thumbnails
@@ -215,10 +213,10 @@ def list_runs(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _show(folder: RunFolder, board: report.Leaderboard, suffix: str = "") -> int:
+def _show(folder: RunFolder, board: boards.Leaderboard, suffix: str = "") -> int:
     from local_scorer.execution import contract
 
-    paths = report.write(folder, board, suffix)
+    paths = boards.write(folder, board, suffix)
     print(table.table(board))
     for row in board.rows:
         if row.details:
@@ -372,7 +370,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("entry", metavar="ENTRY", help="an entry file, or a notebook with one")
     command = _command(commands, "report", show_report, "python -m local_scorer report runs/default")
     command.add_argument("folder", metavar="DIR", help="the --out folder of a run")
-    command.add_argument("--rules", choices=report.RULES, help="default: those of the run")
+    command.add_argument("--rules", choices=boards.RULES, help="default: those of the run")
     faces = "show the hardest pictures of this prepared dataset; never publish a page with real people's faces"
     command.add_argument("--thumbnails", type=Path, metavar="DATA", help=faces)
     _add_reference_commands(commands)
@@ -449,7 +447,7 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=16, help="channels of the ResNet-18's stem: 16 (default), 32 or 64")
     add("--outputs", type=int, metavar="N", help="outputs of the nets (competition: 10; default: one a class)")
     add("--size", type=int, help=f"pixels of the built-in set (default: {DEFAULT_SIZE}); not with --data")
-    add("--rules", choices=report.RULES, default="official", help="which metric (default: official)")
+    add("--rules", choices=boards.RULES, default="official", help="which metric (default: official)")
     _add_engine_arguments(add)
     add("--seed", type=int, default=0, help="all randomness follows from it (default: 0)")
     isolate = "keep entries from files and processes: auto, as far as this machine can (default), required or off"

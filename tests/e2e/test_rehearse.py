@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kaggle_submission.tools import rehearse
-from local_scorer.models import nets as models
+from local_scorer.models import nets
 from tests.helpers.notebooks import COPYING, STARTER, changed, notebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,10 +64,10 @@ def test_an_entry_passes_as_the_notebook_that_is_made_of_it(tiny_data):
 def ready(tmp_path_factory):
     """Two good checkpoints, and a function that makes a bad pair of them."""
     folder = tmp_path_factory.mktemp("ready")
-    nets = [models.fresh_net(10, 64, seed).half().state_dict() for seed in range(2)]
+    originals = [nets.fresh_net(10, 64, seed).half().state_dict() for seed in range(2)]
 
     def write(name, change=lambda weights: weights):
-        for index, weights in enumerate(nets):
+        for index, weights in enumerate(originals):
             torch.save(change(dict(weights)), folder / f"{name}_{index}.pth")
         return str(folder / name)
 
@@ -221,8 +221,8 @@ def test_it_fails_with_a_sentence_for_bad_weights(kind, ready, tiny_data, tmp_pa
 
 
 def test_it_fails_for_a_pickled_net(tiny_data, tmp_path, ready):
-    torch.save(models.fresh_net(10, 16, seed=0), tmp_path / "net_0.pth")
-    torch.save(models.fresh_net(10, 16, seed=1), tmp_path / "net_1.pth")
+    torch.save(nets.fresh_net(10, 16, seed=0), tmp_path / "net_0.pth")
+    torch.save(nets.fresh_net(10, 16, seed=1), tmp_path / "net_1.pth")
     cells = [cell.replace("READY", str(tmp_path / "net")) for cell in COPYING]
     _, failed = findings(save(tmp_path / "bad.ipynb", cells), tiny_data)
     assert failed["weights"].text == (

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from kaggle_submission.tools import notebook
-from tests.helpers import mufac as helpers_mufac
+from tests.helpers import mufac
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -86,12 +86,12 @@ def test_leaderboard(tiny_data, tmp_path):
 
 
 def test_mufac(tmp_path):
-    rows = [*helpers_mufac.ROWS]
+    rows = [*mufac.ROWS]
     for split, family, count in (("train", 100, 48), ("val", 820, 8), ("test", 870, 24)):
         for number in range(count):
             kind = f"{'abcdefgh'[number % 8]}1"
             rows.append((split, f"F{family + number:04d}", "D", 20, kind, 1000 * family + number))
-    source = helpers_mufac.write_zip(tmp_path / "mufac.zip", helpers_mufac.files(rows))
+    source = mufac.write_zip(tmp_path / "mufac.zip", mufac.files(rows))
     cells = run(
         "mufac",
         {

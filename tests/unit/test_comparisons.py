@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from local_scorer.statistics import ties as module
+from local_scorer.statistics import ties
 from local_scorer.statistics.intervals import redraw
 from local_scorer.statistics.ties import Comparison, comparisons, groups
 from studies.simulated import Case, ForgetSet, model_set
@@ -25,7 +25,7 @@ def redraws():
 
 
 def test_doctests():
-    result = doctest.testmod(module)
+    result = doctest.testmod(ties)
     assert result.attempted >= 2
     assert result.failed == 0
 

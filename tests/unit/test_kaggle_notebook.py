@@ -15,7 +15,7 @@ from data_prep import dataset
 from kaggle_submission.tools import cli, kaggle_tree, notebook, rewrite
 from local_scorer.execution import without_gpu
 from local_scorer.execution.contract import EntryError
-from local_scorer.models import nets as models
+from local_scorer.models import nets
 from tests.helpers.notebooks import notebook as as_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,7 +141,7 @@ def test_the_tools_are_no_entries():
 def cells(tiny_data, tmp_path, monkeypatch):
     """The cells of a notebook as functions, on pictures in a scratch folder."""
     data = dataset.load(tiny_data)
-    kaggle_tree.write(data, tmp_path / "input", models.fresh_net(10, 64, seed=0).state_dict())
+    kaggle_tree.write(data, tmp_path / "input", nets.fresh_net(10, 64, seed=0).state_dict())
     monkeypatch.chdir(tmp_path)
     names = {"unlearning": lambda net, *loaders: net.fc.bias.data.normal_()}
     for name, kind, text in notebook.CELLS:
@@ -169,7 +169,7 @@ def test_its_loaders_give_what_the_competition_gave(cells):
 
 
 def test_half_precision_spares_values_that_do_not_fit(cells):
-    net = models.fresh_net(10, 64, seed=0)
+    net = nets.fresh_net(10, 64, seed=0)
     net.bn1.running_var[3] = 1e6
     cells.names["CHECKPOINTS"].mkdir()
     cells.save_checkpoint(net, 7)

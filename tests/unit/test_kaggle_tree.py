@@ -12,9 +12,9 @@ from data_prep import cli, dataset, verify
 from data_prep.sources import kaggle
 from kaggle_submission.tools import cli as tools_cli
 from kaggle_submission.tools import kaggle_tree
-from local_scorer.models import nets as models
+from local_scorer.models import nets
 
-NET = models.fresh_net(8, 16, seed=0).state_dict()
+NET = nets.fresh_net(8, 16, seed=0).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,11 @@ def test_the_original_is_the_one_given(tree):
 def test_the_original_is_trained_where_none_is_given(tiny_data, tmp_path):
     tree = kaggle_tree.prepare(tiny_data, tmp_path / "tree", width=16, outputs=10)
     found = torch.load(tree / "original_model.pth", weights_only=True)
-    net = models.resnet18(10, 16)
+    net = nets.resnet18(10, 16)
     net.load_state_dict(found)
     data = dataset.load(tiny_data)
     rows = np.sort(np.concatenate([data.rows("retain"), data.rows("forget")]))
-    predicted = models.predict_logits(net, torch.from_numpy(data.images[rows])).argmax(dim=1).numpy()
+    predicted = nets.predict_logits(net, torch.from_numpy(data.images[rows])).argmax(dim=1).numpy()
     assert (predicted == data.examples["age_group"].to_numpy()[rows]).mean() > 0.25  # a guess: 0.125
 
 

@@ -7,10 +7,9 @@ import torch
 import torchvision
 
 import data_prep.dataset
-from local_scorer.execution import job as jobs
 from local_scorer.execution import steps
-from local_scorer.execution.job import Job
-from local_scorer.models import nets as models
+from local_scorer.execution.job import TRAINED_ROLES, Job, derive_seed
+from local_scorer.models import nets
 from local_scorer.models.recipes import RECIPES, Recipe
 from local_scorer.runs.store import RunFolder
 from tests.helpers.runs import MADE_ON
@@ -34,9 +33,9 @@ def pictures(n, seed=0):
 
 
 def trained(n=20, seed=0, recipe=SHORT, images=None):
-    net = models.fresh_net(8, 16, seed=1)
+    net = nets.fresh_net(8, 16, seed=1)
     some, labels = pictures(n)
-    models.train(net, some if images is None else images, labels, recipe, torch.bincount(labels), seed)
+    nets.train(net, some if images is None else images, labels, recipe, torch.bincount(labels), seed)
     return net
 
 
@@ -49,15 +48,15 @@ def test_width_64_is_torchvisions_model():
     torch.manual_seed(3)
     theirs = torchvision.models.resnet18(weights=None, num_classes=8)
     torch.manual_seed(3)
-    ours = models.resnet18(8, width=64)
+    ours = nets.resnet18(8, width=64)
     assert equal(ours, theirs)
     assert sum(parameter.numel() for parameter in ours.parameters()) == 11_180_616
 
 
 @pytest.mark.parametrize("width", [16, 32])
 def test_narrow_nets_have_the_same_layers_in_proportion(width):
-    wide = models.resnet18(8, width=64)
-    narrow = models.resnet18(8, width=width)
+    wide = nets.resnet18(8, width=64)
+    narrow = nets.resnet18(8, width=width)
     assert [str(type(module)) for module in narrow.modules()] == [str(type(module)) for module in wide.modules()]
     share = 64 // width
     for (name, tensor), (wide_name, wide_tensor) in zip(
@@ -70,9 +69,9 @@ def test_narrow_nets_have_the_same_layers_in_proportion(width):
         assert list(tensor.shape) == expected
 
 
-@pytest.mark.parametrize("width", models.WIDTHS)
+@pytest.mark.parametrize("width", nets.WIDTHS)
 def test_initial_weights_follow_torchvisions_rule(width):
-    net = models.fresh_net(8, width, seed=0)
+    net = nets.fresh_net(8, width, seed=0)
     weight = net.layer4[1].conv2.weight  # kaiming normal over fan out: variance 2 / (9 * channels)
     expected = (2 / (9 * weight.shape[0])) ** 0.5
     assert weight.std().item() == pytest.approx(expected, rel=0.02)
@@ -82,14 +81,14 @@ def test_initial_weights_follow_torchvisions_rule(width):
 
 def test_other_widths_are_refused():
     with pytest.raises(ValueError) as error:
-        models.resnet18(8, width=48)
+        nets.resnet18(8, width=48)
     assert str(error.value) == "width must be one of 16, 32, 64, found 48."
 
 
 @pytest.mark.parametrize("size", [32, 33, 128])
 @pytest.mark.parametrize("n_classes", [2, 10])
 def test_logits_for_any_picture_size(size, n_classes):
-    net = models.fresh_net(n_classes, 16, seed=0).eval()
+    net = nets.fresh_net(n_classes, 16, seed=0).eval()
     assert net(torch.zeros(2, 3, size, size)).shape == (2, n_classes)
 
 
@@ -97,11 +96,11 @@ def test_logits_for_any_picture_size(size, n_classes):
 def test_fresh_net_depends_on_its_seed_alone(width):
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = models.fresh_net(8, width, seed=5)
+    first = nets.fresh_net(8, width, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    assert equal(models.fresh_net(8, width, seed=5), first)
-    assert not equal(models.fresh_net(8, width, seed=6), first)
+    assert equal(nets.fresh_net(8, width, seed=5), first)
+    assert not equal(nets.fresh_net(8, width, seed=6), first)
 
 
 def test_recipes_carry_their_own_names():
@@ -123,7 +122,7 @@ def test_training_gives_the_same_bits_and_leaves_the_global_generator(name):
 
 
 def test_sgd_trains_too():
-    assert not equal(trained(recipe=replace(SHORT, optimizer="sgd")), models.fresh_net(8, 16, seed=1))
+    assert not equal(trained(recipe=replace(SHORT, optimizer="sgd")), nets.fresh_net(8, 16, seed=1))
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "lion"}, {"schedule": "step"}])
@@ -142,7 +141,7 @@ def test_training_does_not_change_the_pictures():
 def test_training_memorises_noise():
     images, labels = pictures(16)
     net = trained(n=16, recipe=replace(SHORT, epochs=30, schedule="cosine"))
-    assert (models.predict_logits(net, images).argmax(dim=1) == labels).all()
+    assert (nets.predict_logits(net, images).argmax(dim=1) == labels).all()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
@@ -151,12 +150,12 @@ def test_training_memorises_noise():
 )
 def test_every_epoch_has_every_picture_once_and_no_last_batch_of_a_few(n, sizes, schedule):
     batches = []
-    net = models.fresh_net(8, 16, seed=1)
+    net = nets.fresh_net(8, 16, seed=1)
     net.register_forward_pre_hook(lambda module, inputs: batches.append(inputs[0][:, 0, 0, 0].tolist()))
     images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32)
     labels = torch.arange(n) % 8
     recipe = replace(SHORT, schedule=schedule, batch_size=8, epochs=2)
-    models.train(net, images, labels, recipe, torch.bincount(labels), seed=0)
+    nets.train(net, images, labels, recipe, torch.bincount(labels), seed=0)
     assert [len(batch) for batch in batches] == [*sizes, *sizes]
     first = [number for batch in batches[: len(sizes)] for number in batch]
     second = [number for batch in batches[len(sizes) :] for number in batch]
@@ -168,13 +167,13 @@ def test_class_weights_are_one_over_the_count():
     """Two pictures each of classes 0 and 1, counted 1 and 3: the mean weighs them 3 to 1."""
     images, _ = pictures(4)
     labels = torch.tensor([0, 0, 1, 1])
-    net = models.fresh_net(8, 16, seed=1)
+    net = nets.fresh_net(8, 16, seed=1)
     by_hand = copy.deepcopy(net)
     counts = torch.tensor([1, 3, 0, 0, 0, 0, 0, 0])
     recipe = Recipe(
         "plain", "sgd", lr=0.1, weight_decay=0.0, epochs=1, momentum=0.0, class_weights="inverse_count"
     )
-    models.train(net, images, labels, recipe, counts, seed=0)
+    nets.train(net, images, labels, recipe, counts, seed=0)
 
     by_hand.train()
     losses = -torch.log_softmax(by_hand(images.float()), dim=1)[torch.arange(4), labels]
@@ -187,19 +186,19 @@ def test_class_weights_are_one_over_the_count():
 def test_logits_do_not_depend_on_the_batch_and_need_no_gradient():
     net = trained()
     images, _ = pictures(21, seed=4)
-    logits = models.predict_logits(net.train(), images, batch_size=8)
+    logits = nets.predict_logits(net.train(), images, batch_size=8)
     assert not net.training
     assert logits.shape == (21, 8)
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
-    torch.testing.assert_close(logits, models.predict_logits(net, images, batch_size=21), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, nets.predict_logits(net, images, batch_size=21), rtol=1e-4, atol=1e-4)
     alone = net(images[20:].float()).detach()
     torch.testing.assert_close(logits[20:], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_augmentation_keeps_shape_and_range():
     batch = pictures(200)[0].float()
-    result = models.augmented(batch, torch.Generator().manual_seed(0))
+    result = nets.augmented(batch, torch.Generator().manual_seed(0))
     assert result.shape == batch.shape
     assert result.dtype == torch.float32
     assert result.min() >= -1e-3
@@ -211,7 +210,7 @@ def test_augmentation_moves_pictures_a_little_and_flips_half_of_them():
     """A lamp in the right half of each picture stays near its place, or near the mirrored one."""
     batch = torch.zeros(400, 3, 32, 32)
     batch[:, :, 14:18, 22:26] = 255  # centre at row 15.5, column 23.5
-    result = models.augmented(batch, torch.Generator().manual_seed(0))[:, 0]
+    result = nets.augmented(batch, torch.Generator().manual_seed(0))[:, 0]
     weight = result.sum(dim=(1, 2))
     row = (result.sum(dim=2) * torch.arange(32)).sum(dim=1) / weight
     column = (result.sum(dim=1) * torch.arange(32)).sum(dim=1) / weight
@@ -226,7 +225,7 @@ def test_augmentation_moves_pictures_a_little_and_flips_half_of_them():
 
 def test_augmentation_leaves_an_even_picture_as_it_is():
     batch = torch.full((8, 3, 32, 32), 100.0)
-    torch.testing.assert_close(models.augmented(batch, torch.Generator().manual_seed(0)), batch)
+    torch.testing.assert_close(nets.augmented(batch, torch.Generator().manual_seed(0)), batch)
 
 
 def trained_job(data_folder, out, role):
@@ -276,9 +275,9 @@ def test_nothing_of_the_original_survives_in_retrained_models(tiny_data, tmp_pat
 
 def test_starts_of_original_and_retrained_models_all_differ():
     seeds = [
-        jobs.derive_seed(run_seed, role, index)
+        derive_seed(run_seed, role, index)
         for run_seed in (0, 1)
-        for role in (*jobs.TRAINED_ROLES, "unlearned")
+        for role in (*TRAINED_ROLES, "unlearned")
         for index in range(100)
     ]
     assert len(set(seeds)) == len(seeds)

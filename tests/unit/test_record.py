@@ -7,9 +7,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from local_scorer.runs import record as module
 from local_scorer.runs import schema
-from local_scorer.runs.record import Entry, Run, read_record
+from local_scorer.runs.record import SCHEMA, Entry, Run, read_record
 from local_scorer.runs.store import Failure, RunFolder
 from tests.helpers.runs import HEADER, job_result, run_record, save_jobs, saved_run
 
@@ -142,7 +141,7 @@ def changed(path, value):
         (["entries", 0, "keys"], ["../../other"], "'../../other' is no key of a job"),
         (["entries", 0, "name"], "retrained", "two entries have the name 'retrained'"),
         (["provenance", "environment"], {}, "provenance.environment.python is missing"),
-        (["schema"], 99, f"it has schema 99, this version reads {module.SCHEMA}"),
+        (["schema"], 99, f"it has schema 99, this version reads {SCHEMA}"),
         (["schema"], ..., "schema is missing"),
     ],
 )

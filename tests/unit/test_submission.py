@@ -15,14 +15,14 @@ import torch
 
 from data_prep import dataset
 from local_scorer import cli
-from local_scorer import run as leaderboard
 from local_scorer.execution import checkpoint, steps, submission
 from local_scorer.execution.checkpoint import WeightsError, read_submitted
 from local_scorer.execution.job import Job
 from local_scorer.execution.local import LocalEngine
 from local_scorer.execution.submission import SubmissionError, open_submission
-from local_scorer.models import nets as models
+from local_scorer.models import nets
 from local_scorer.models.recipes import RECIPES
+from local_scorer.run import Settings, run
 from local_scorer.runs.record import Run
 from local_scorer.runs.store import RunFolder
 
@@ -178,7 +178,7 @@ def test_weights_come_back_in_their_own_precision(zip_path):
 
 
 def test_half_precision_weights_are_evaluated_in_float32():
-    net, other = (models.fresh_net(3, 16, seed) for seed in (0, 1))
+    net, other = (nets.fresh_net(3, 16, seed) for seed in (0, 1))
     checkpoint.load_into(net, {name: _halved(tensor) for name, tensor in other.state_dict().items()})
     assert net.fc.weight.dtype == torch.float32
     assert torch.equal(net.fc.weight, other.fc.weight.half().float())
@@ -192,9 +192,9 @@ def _halved(tensor):
 def direct_run(tiny_data, tmp_path_factory):
     """A finished run of fine-tuning with 4 models, and the checkpoints that it scored."""
     folder = RunFolder(tmp_path_factory.mktemp("direct"))
-    settings = leaderboard.Settings(tiny_data, n_models=4)
+    settings = Settings(tiny_data, n_models=4)
     with LocalEngine(folder, workers=2) as engine:
-        board = leaderboard.run(settings, [FINETUNE], folder, engine, show_progress=False)
+        board = run(settings, [FINETUNE], folder, engine, show_progress=False)
     record = Run.open(folder).record
     data = dataset.load(tiny_data)
     job = Job(
@@ -268,12 +268,12 @@ def test_rescoring_gives_the_numbers_of_the_direct_run(direct_run, tiny_data, tm
 
 def forget_logits(weights, tiny_data):
     data = dataset.load(tiny_data)
-    net = models.fresh_net(data.n_classes, 16, seed=0)
+    net = nets.fresh_net(data.n_classes, 16, seed=0)
     net.load_state_dict(weights)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return models.predict_logits(net, torch.from_numpy(data.images[data.rows("forget")])).numpy()
+        return nets.predict_logits(net, torch.from_numpy(data.images[data.rows("forget")])).numpy()
     finally:
         torch.set_num_threads(threads)
 
@@ -285,9 +285,9 @@ def test_a_submission_that_does_not_fit_ends_the_run_before_anything_is_trained(
     folder = RunFolder(tmp_path / "run")
 
     def refused(**changes):
-        settings = leaderboard.Settings(tiny_data, **{"n_models": 4} | changes)
+        settings = Settings(tiny_data, **{"n_models": 4} | changes)
         with pytest.raises(SubmissionError) as error, LocalEngine(folder, workers=1) as engine:
-            leaderboard.run(settings, [path], folder, engine, show_progress=False)
+            run(settings, [path], folder, engine, show_progress=False)
         assert not list(folder.root.glob("jobs/*.npz"))
         return str(error.value)
 

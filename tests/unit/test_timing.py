@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from local_scorer.models import nets as models
-from local_scorer.models import timing
+from local_scorer.models import nets, timing
 from local_scorer.models.timing import Seconds, Stopwatch
 
 
@@ -74,7 +73,7 @@ def test_cpu_runs_need_no_gpu(monkeypatch):
 
 
 def test_warm_up_leaves_the_net_and_the_generator_as_they_were():
-    net = models.fresh_net(n_classes=8, width=16, seed=0).eval()
+    net = nets.fresh_net(n_classes=8, width=16, seed=0).eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
     timing.warm_up(net, size=32, device="cpu")
