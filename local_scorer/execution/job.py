@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 from local_scorer.models.recipes import WIDTHS, Recipe
-from local_scorer.runs import store
+from local_scorer.runs import schema, store
 from local_scorer.runs.store import RunFolder
 
 TRAINED_ROLES = ("original", "retrained", "ceiling")
@@ -120,9 +118,10 @@ class Job:
             raise ValueError(f"The job is not JSON ({error}).") from error
         if not isinstance(content, dict) or content.pop("schema", None) != store.SCHEMA:
             raise ValueError(f"The job is not of schema {store.SCHEMA}: another version of the scorer wrote it.")
-        _check_fields(cls, content, "job")
-        _check_fields(Recipe, content["recipe"], "recipe")
-        job = cls(**{**content, "recipe": Recipe(**content["recipe"])})
+        try:
+            job = schema.read(cls, content)
+        except ValueError as error:
+            raise ValueError(f"The job cannot be used: {error}.") from error
         job._check_values()
         return job
 
@@ -153,25 +152,3 @@ def derive_seed(run_seed: int, role: str, index: int, original: int = 0) -> int:
     name = f"{run_seed}/{role}/{index}" + (f"/{original}" if original else "")
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-_CHECKS = {  # by the type as a field declares it
-    "int": lambda value: type(value) is int,
-    "bool": lambda value: type(value) is bool,
-    "float": lambda value: type(value) in (int, float) and math.isfinite(value),
-    "str": lambda value: type(value) is str,
-    "str | None": lambda value: value is None or type(value) is str,
-    "Recipe": lambda value: type(value) is dict,
-}
-
-
-def _check_fields(kind: type, content: dict[str, Any], name: str) -> None:
-    """Check that `content` has each field of a dataclass, of its type, and no other."""
-    expected = {field.name: str(field.type) for field in fields(kind)}
-    if content.keys() != expected.keys():
-        odd = sorted(content.keys() ^ expected.keys())
-        raise ValueError(f"The {name} lacks a field or has one too many: {', '.join(odd)}.")
-    for field, declared in expected.items():
-        if not _CHECKS[declared](content[field]):
-            found = str(content[field])[:80]
-            raise ValueError(f"The {name}'s {field} must be of type {declared}, found {found!r}.")

@@ -7,7 +7,6 @@ and files that are not pickles; so nothing that foreign code sends is ever run h
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -27,7 +26,6 @@ FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its
 CHILD = "local_scorer.execution.child"
 MESSAGE_BYTES = 1 << 16  # of all that one step may say
 KINDS = ("exception", "signature", "weights", "memory", "killed", "clock")  # of a failure that a child reports
-LONGEST = {"kind": 20, "reason": 2000, "details": 20_000}  # characters
 LOST = 255  # exit code of a child whose end nobody saw: the fork server, which starts all children, had ended
 STARTS, PAUSE = 20, 0.1  # tries to start a child, and seconds between them: a fork server takes a while to end
 JOIN_SECONDS = 10.0  # for a killed child to be gone
@@ -270,14 +268,10 @@ def _listen(run: _Run) -> None:
 def _reported_failure(line: bytes) -> Failure | None:
     """Return the failure that a child reported; None if it has not the form that a failure has."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
+        found = Failure.from_json(line)
+    except ValueError:
         return None
-    if not isinstance(content, dict) or content.keys() != LONGEST.keys() or content["kind"] not in KINDS:
-        return None
-    if any(type(content[name]) is not str or len(content[name]) > most for name, most in LONGEST.items()):
-        return None
-    return Failure(**{name: text.encode(errors="replace").decode() for name, text in content.items()})
+    return found if found.kind in KINDS and found.seconds is None else None
 
 
 def _allowed(run: _Run) -> float:
