@@ -9,7 +9,6 @@ from typing import Any
 
 import data_prep.dataset
 from data_prep.options import OptionError
-from local_scorer import reference
 from local_scorer.execution import contract, pool, sandbox, submission
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import DEVICES, Job
@@ -212,6 +211,8 @@ def _from_pack(base: Job, settings: Settings, folder: RunFolder) -> _Models:
     Raises:
         ValueError: it does not fit.
     """
+    from local_scorer import reference  # imports torch, which a board from stored results does without
+
     opened = Pack(settings.reference)
     header = opened.header
     reference.base_of(opened, Path(base.data), settings.device)

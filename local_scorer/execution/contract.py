@@ -65,7 +65,8 @@ def source_hash(source: str) -> str:
     """Return the SHA-256 of an entry's code, in hexadecimal: of its syntax tree without the module docstring.
 
     The module docstring, comments, blank lines, line breaks and the kind of quotes do not count, so that what a
-    file says about itself can change without another measurement. All else counts, the docstrings of functions
+    file says about itself can change without another measurement; an entry runs without it, so that ``__doc__`` is
+    None and cannot decide anything. All else counts, the docstrings of functions
     and classes too. A file that does not parse is hashed by its text.
 
     >>> source_hash("'A method.'\\nx = 1  # one") == source_hash("x = 1")
@@ -189,7 +190,10 @@ class _TextLoader(importlib.abc.ExecutionLoader):
         return str(self._path)
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self._text, str(self._path))
+        tree = ast.parse(self._text, str(self._path))
+        if ast.get_docstring(tree, clean=False) is not None:
+            del tree.body[0]  # it is not in the hash, so it must not be able to decide anything
+        return compile(tree, str(self._path), "exec", dont_inherit=True)
 
 
 def is_about_sizes(reason: str) -> bool:

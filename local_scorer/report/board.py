@@ -19,7 +19,7 @@ import numpy as np
 from local_scorer.metric import score
 from local_scorer.metric.score import TIME_LIMIT, ModelSet
 from local_scorer.runs.record import CEILING, FLOOR, Data, Entry, Run, RunSettings
-from local_scorer.runs.store import Environment, Failure, RunFolder, write_atomically
+from local_scorer.runs.store import Environment, Failure, Header, RunFolder, write_atomically
 from local_scorer.statistics import audits, forecast, intervals, klom, originals, shift, ties
 from local_scorer.statistics.audits import Behaviour, Distance
 from local_scorer.statistics.forecast import Forecast
@@ -166,7 +166,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     rows, pairs, tied = with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
     to_forget = shift.something_to_forget(run.original, retrained)
-    notes = [score.zero_spread_note(rules), _worker_note(run)]
+    notes = [score.zero_spread_note(rules), _worker_note(run), _mixture_note(run)]
     if record.n_originals == 1:
         notes[:0] = [score.small_n_note(record.n_models), ONE_ORIGINAL]
     if not to_forget >= 0.5:  # NaN too
@@ -410,6 +410,28 @@ def _worker_note(run: Run) -> str | None:
         f"Retrained models were timed with {_listed(counts[0])} worker(s), entries with "
         f"{_listed(counts[1])}: compare times with care (cpu_time_ratio suffers less), or use another --out."
     )
+
+
+def _mixture_note(run: Run) -> str | None:
+    """Say so if the results of a board come from several kinds of machine or several versions."""
+    headers = run.headers(run.keys)
+    machines = {header.machine for header in headers}
+    versions = {", ".join(f"{name} {number}" for name, number in _versions(header)) for header in headers}
+    kinds = [("kinds of machine", machines), ("versions", versions)]
+    mixed = [f"{len(found)} {what} ({'; '.join(sorted(found))})" for what, found in kinds if len(found) > 1]
+    if not mixed:
+        return None
+    return (
+        f"This board mixes results of {' and '.join(mixed)}. Models trained elsewhere differ from those trained "
+        "here by more than the seed, and times are compared within one kind of machine only. For one of all, use "
+        "another --out."
+    )
+
+
+def _versions(header: Header) -> list[tuple[str, str]]:
+    """Return the versions that decide what a training gives."""
+    packages = header.environment.packages
+    return [(name, str(packages.get(name))) for name in ("torch", "torchvision") if packages.get(name)]
 
 
 def _listed(counts: set[Any]) -> str:

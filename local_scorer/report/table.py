@@ -9,16 +9,17 @@ from local_scorer.metric.score import TIME_LIMIT
 from local_scorer.report.board import Leaderboard, Row
 from local_scorer.runs.record import CEILING, FLOOR
 
-TABLE_WIDTH = 100  # columns
+TABLE_WIDTH = 80  # columns of a usual terminal
 SMALL_SCORE = 0.01
-GAP = "  "
-LEAST_NAME_WIDTH = 12  # of an entry; a name that does not fit is cut here, not in the files
+STATUSES = {FLOOR: "floor", CEILING: "ceiling"}
+GAP = " "
+LEAST_NAME_WIDTH = 10  # of an entry; a name that does not fit is cut here, not in the files
 
 
 def table(board: Leaderboard) -> str:
     """Return the leaderboard as text of at most `TABLE_WIDTH` columns."""
     settings, counts = board.provenance.settings, board.data.counts
-    header = ("entry", "score", "interval", "ceiling", "F", "retain", "test", "time", "N", "status")
+    header = ("entry", "score", "interval", "ceil.", "F", "retain", "test", "time", "N", "status")
     lines = [
         (
             printable(row.entry),
@@ -30,7 +31,7 @@ def table(board: Leaderboard) -> str:
             _number(row.test_ratio, 3),
             _percent(row.time_ratio, 1),
             str(row.n_models) if row.n_models else "-",
-            row.status if not row.is_reference else {FLOOR: "floor", CEILING: "ceiling"}[row.entry],
+            row.status if not row.is_reference else STATUSES[row.entry],
         )
         for row in board.rows
     ]
@@ -48,7 +49,7 @@ def table(board: Leaderboard) -> str:
     standings = [_line(cells, widths) for cells in (header, ["-" * width for width in widths], *lines)]
     below = [
         "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
-        f"95% for the mean score if the evaluation were repeated with other {_others(board)}; ceiling = score as "
+        f"95% for the mean score if the evaluation were repeated with other {_others(board)}; ceil. = score as "
         "a share of that of a second set of retrained models; time as a share of retraining, limit "
         f"{TIME_LIMIT:.0%}; floor = N copies of the original.",
     ]

@@ -185,3 +185,12 @@ def test_signatures_that_fit(function):
 def test_signatures_that_do_not_fit(function):
     with pytest.raises(EntryError, match=r"^Wrong signature unlearning\("):
         contract.check_signature(function)
+
+
+def test_the_docstring_is_not_in_the_hash_and_cannot_decide_anything(tmp_path):
+    """Two files that differ only there have one hash, so they must do the same."""
+    code = "rate = __doc__\n\ndef unlearning(net, retain_loader, forget_loader, val_loader):\n    return rate\n"
+    path = tmp_path / "entry.py"
+    path.write_text(f'"""0.1"""\n{code}')
+    assert contract.source_hash(path.read_text()) == contract.source_hash(code)
+    assert contract.load_entry(path)(None, None, None, None) is None

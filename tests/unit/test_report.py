@@ -241,19 +241,18 @@ def usual_board(folder):
     )
 
 
-def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
+def test_table_fits_into_80_columns_and_keeps_its_own_columns(folder):
     lines = table.table(usual_board(folder)).splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
     start = next(number for number, line in enumerate(lines) if line.startswith("entry "))
     ends = [match for match in range(len(lines[start + 1])) if lines[start + 1][match : match + 2] == "- "]
     for line in lines[start : start + 7]:
         assert all(line[end + 1 : end + 2] in (" ", "") for end in ends)
-    assert [line.split("  ")[0] for line in lines[start + 2 : start + 7]] == [
-        "retrained", "similarity_ba…bad_teaching", "no unlearning", "broken", "slow",
-    ]  # fmt: skip
+    first = [line[: ends[0] + 1].rstrip() for line in lines[start + 2 : start + 7]]
+    assert first == ["retrained", "similari…teaching", "no unlearning", "broken", "slow"]
     cells = lines[start + 3].split()
     assert cells == [
-        "similarity_ba…bad_teaching", "0.7500", "0.103-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
+        "similari…teaching", "0.7500", "0.103-0.750", "75%", "1.0000", "0.750", "1.000", "10.0%", "3",
         "scored",
     ]  # fmt: skip
     assert lines[start + 2].endswith("ceiling")
@@ -261,7 +260,18 @@ def test_table_fits_into_100_columns_and_keeps_its_own_columns(folder):
     assert lines[start + 5].split() == ["broken", *["-"] * 8, "failed"]
 
 
-def test_table_fits_into_100_columns_with_long_names_and_large_numbers(folder):
+def test_a_board_of_several_machines_or_versions_says_so(folder):
+    entry = add_entry(folder, "mine")
+    assert not any("mixes" in note for note in collect(folder, entry).notes)
+    elsewhere = dataclasses.replace(ENVIRONMENT, processor="Another processor")
+    moved = collect(folder, add_entry(folder, "moved", environment=elsewhere))
+    assert any("2 kinds of machine" in note and "Another processor" in note for note in moved.notes)
+    newer = dataclasses.replace(ENVIRONMENT, packages={"torch": "2.10.0"})
+    later = collect(folder, add_entry(folder, "later", environment=newer))
+    assert any("2 versions" in note and "torch 2.10.0" in note for note in later.notes)
+
+
+def test_table_fits_into_80_columns_with_long_names_and_large_numbers(folder):
     found = usual_board(folder)
     slow = "contrastive FLATTEN_LR=5e-4 RETAIN_BATCH=64 RETAIN_LR=3e-3"
     rows = [
@@ -269,8 +279,8 @@ def test_table_fits_into_100_columns_with_long_names_and_large_numbers(folder):
         for row in found.rows
     ]
     lines = table.table(dataclasses.replace(found, rows=tuple(rows))).splitlines()
-    assert max(map(len, lines)) == 100
-    assert any(re.match(r"contrastive\S*…\S*LR=3e-3  ", line) for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert any(re.match(r"contra\S*…\S*e-3 ", line) for line in lines)
 
 
 @pytest.mark.parametrize(
