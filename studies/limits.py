@@ -68,7 +68,11 @@ def quality(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def shift_and_spread(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
-    """Return the medians of the shift, of its size and of the ratio of standard deviations over examples."""
+    """Return the medians of the shift, of its size and of the ratio of standard deviations over examples.
+
+    Deviations are divided by N as in `mend`, so that widened confidences have a spread of 1 for any numbers of
+    models; `local_scorer.statistics.shift` divides by N - 1.
+    """
     spread = theirs.std(axis=0)
     shift = (ours.mean(axis=0) - theirs.mean(axis=0)) / spread
     medians = (np.median(values) for values in (shift, np.abs(shift), ours.std(axis=0) / spread))

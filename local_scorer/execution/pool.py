@@ -134,12 +134,7 @@ def run(
                 progress.finished(job, time.monotonic() - started.time)
                 if failure is None:
                     continue
-                folder.save_failure(job.key, failure)
-                if job.role in TRAINED_ROLES:
-                    raise RuntimeError(
-                        f"Training model {job.index} ({job.role}) failed: {failure.reason} "
-                        f"The log is {folder.log_path(job.key)}."
-                    )
+                _save_failure(job, failure, folder)
                 failures[job] = failure
                 dropped = [other for other in missing if other.entry_hash == job.entry_hash]
                 progress.dropped(len(dropped))
@@ -148,6 +143,16 @@ def run(
         for started in running.values():
             started.lock.close()
     return failures
+
+
+def _save_failure(job: Job, failure: Failure, folder: RunFolder) -> None:
+    """Keep why a job failed; without a trained model the run cannot go on."""
+    folder.save_failure(job.key, failure)
+    if job.role in TRAINED_ROLES:
+        raise RuntimeError(
+            f"Training model {job.index} ({job.role}) failed: {failure.reason} "
+            f"The log is {folder.log_path(job.key)}."
+        )
 
 
 def _start_jobs(

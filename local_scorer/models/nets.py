@@ -81,14 +81,7 @@ def train(
     if recipe.class_weights == "inverse_count":
         weights = torch.where(class_counts > 0, 1.0 / class_counts.clamp(min=1), 0.0).to(device)
     optimizer = _optimizer(net, recipe)
-    n_steps = recipe.epochs * _n_batches(len(images), recipe.batch_size)
-    schedule = None
-    if recipe.schedule == "cosine":
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
-    elif recipe.schedule == "onecycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.lr, total_steps=n_steps, cycle_momentum=False
-        )
+    schedule = _schedule(optimizer, recipe, len(images))
     for _ in range(recipe.epochs):
         for rows in _batches(len(images), recipe.batch_size, order):
             rows = rows.to(device)
@@ -155,6 +148,18 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), **settings)
     return torch.optim.SGD(net.parameters(), momentum=recipe.momentum, **settings)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, n_images: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Return what changes the learning rate: "cosine" each epoch, "onecycle" each batch; None if constant."""
+    if recipe.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+    if recipe.schedule == "onecycle":
+        steps = recipe.epochs * _n_batches(n_images, recipe.batch_size)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps, cycle_momentum=False)
+    return None
 
 
 def _batches(n: int, batch_size: int, order: torch.Generator) -> tuple[torch.Tensor, ...]:

@@ -110,8 +110,7 @@ def fit(unlearned: np.ndarray, retrained: np.ndarray) -> Laws:
     if len(chosen) > MOST_EXAMPLES:
         chosen = chosen[np.linspace(0, len(chosen) - 1, MOST_EXAMPLES).astype(int)]
     ours, theirs = unlearned[:, chosen], retrained[:, chosen]
-    sd_ours = np.maximum(ours.std(axis=0, ddof=1), LEAST_SPREAD)
-    sd_theirs = np.maximum(theirs.std(axis=0, ddof=1), LEAST_SPREAD)
+    sd_ours, sd_theirs = _deviation(ours), _deviation(theirs)
     z_ours, z_theirs = (ours - ours.mean(axis=0)) / sd_ours, (theirs - theirs.mean(axis=0)) / sd_theirs
 
     shift, log_ratio = _contrast(ours, theirs)
@@ -229,10 +228,17 @@ def models_needed(
     return None
 
 
+def _deviation(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values.std(axis=0, ddof=1), LEAST_SPREAD)
+
+
 def _contrast(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean difference in retrained standard deviations, and log ratio of standard deviations."""
-    sd_ours = np.maximum(ours.std(axis=0, ddof=1), LEAST_SPREAD)
-    sd_theirs = np.maximum(theirs.std(axis=0, ddof=1), LEAST_SPREAD)
+    """Return mean difference in retrained standard deviations, and log ratio of standard deviations.
+
+    `shift.shift` and `shift.spread` describe the models at hand. A law that is drawn from needs finite values
+    for models that agree, hence the least spread, and a shift that is right on average, hence the factor.
+    """
+    sd_ours, sd_theirs = _deviation(ours), _deviation(theirs)
     # The mean of 1 / sd lies above 1 over the true sd: by 1 / (1 - 3 / (4n - 5)) for a normal law.
     bias = 1 - 3 / (4 * len(theirs) - 5)
     return bias * (ours.mean(axis=0) - theirs.mean(axis=0)) / sd_theirs, np.log(sd_ours / sd_theirs)
