@@ -112,12 +112,12 @@ def write(
     out: Path | str,
     original: dict[str, torch.Tensor],
     splits: tuple[str, ...] = SPLITS,
-    limit: int | None = None,
+    limits: dict[str, int] | None = None,
 ) -> Path:
     """Write the tree with the given original model.
 
     Args:
-        limit: pictures a split; None for all. The first pictures are taken.
+        limits: most pictures of a split; the first ones are taken. None, or a split that is not named: all.
 
     Raises:
         ValueError: a split has no pictures, or `out` holds something.
@@ -129,7 +129,7 @@ def write(
     out = Path(out)
     folders.refuse_full(out)
     examples = _with_tree_names(data.examples)
-    rows = {split: data.rows(split)[:limit] for split in splits}
+    rows = {split: data.rows(split)[: (limits or {}).get(split)] for split in splits}
     empty = [split for split, numbers in rows.items() if not len(numbers)]
     if empty:
         raise ValueError(f"{data.folder} has no pictures in its {empty[0]} split: the tree needs some.")
@@ -153,7 +153,7 @@ def train_original(
     """Train an original model on retain and forget set; return its state dict on the CPU.
 
     Args:
-        limit: pictures a split, as for `write`.
+        limit: most pictures of a split; the first ones are taken.
 
     Raises:
         ValueError: there are fewer outputs than classes, or the width is unknown.

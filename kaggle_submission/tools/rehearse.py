@@ -7,6 +7,7 @@ working, where the notebook starts.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -15,40 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
 
 from data_prep import dataset, folders
 from data_prep.dataset import PreparedDataset
-from data_prep.loaders import FaceDataset
-from kaggle_submission.tools import kaggle_tree, notebook, rewrite
+from kaggle_submission.tools import checks, forecast, kaggle_tree, notebook, rewrite
+from kaggle_submission.tools.checks import Finding
+from kaggle_submission.tools.forecast import Timed
 from kaggle_submission.tools.rewrite import RUNS
-from local_scorer.execution import cells, checkpoint, submission
-from local_scorer.execution.checkpoint import WeightsError
-from local_scorer.execution.submission import SubmissionError
-from local_scorer.models.nets import resnet18
+from local_scorer.execution import cells
 from local_scorer.models.recipes import Recipe
 
 OUTPUTS = 10  # the competition's notebooks build a ResNet-18 of width 64 with this number
 A_MOMENT = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
 MOCK_SECONDS = 120.0
-WORKING_BYTES = 20 << 30  # what /kaggle/working holds
-NEARLY = 0.9
-# Participants report 4 passes through the retain set as 6 of the 8 hours on a P100, and 5 to 6 as all of them.
-HOURS, HOURS_PER_PASS = 8.0, 1.5
-HOURS_IN_DOUBT = 6.0
-SURELY_TOO_LONG = 2.0  # times the hours; below, a rehearsal cannot tell
-REMEDY = "Save net.state_dict() of the net that was handed in, as float32, or as float16 to halve the disk."
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: `level` is "ok", "warn" or "FAIL"; a failure's text says how to mend it."""
-
-    level: str
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +56,7 @@ def rehearse(
     Args:
         prepared: folder of a prepared data set.
         runs: how many runs stand for the 512.
-        limit_images: pictures a split.
+        limit_images: pictures a split; half of them to forget.
         timeout: seconds for the whole notebook.
         keep: folder for the scratch tree and the notebook as it ran; None to delete them.
 
@@ -88,164 +68,85 @@ def rehearse(
     if keep is not None:
         folders.refuse_full(keep)
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-        stage = _Stage(Path(folder).resolve(), data, runs, limit_images)
-        findings, changes = stage.rehearse(content, timeout)
+        root = Path(folder).resolve()
+        original = kaggle_tree.train_original(data, A_MOMENT, 64, OUTPUTS, seed=0, limit=limit_images)
+        stage = _Stage(content, root, data, original, runs, limit_images, timeout)
+        findings, changes = stage.rehearse()
         if keep is not None:
-            shutil.copytree(stage.root, keep, dirs_exist_ok=True)
+            shutil.copytree(root, keep, dirs_exist_ok=True)
     return Rehearsal(tuple(findings), tuple(changes))
 
 
+@dataclass(frozen=True)
 class _Stage:
-    """A scratch tree with the prepared pictures in the place of the competition's."""
+    """A notebook, and what is put in the place of the competition's data and its 512 runs."""
 
-    def __init__(self, root: Path, data: PreparedDataset, runs: int, limit: int):
-        self.root, self.data, self.runs, self.limit = root, data, runs, limit
-        self.input, self.tmp, self.working = _places(root)
-        self.original = kaggle_tree.train_original(data, A_MOMENT, 64, OUTPUTS, seed=0, limit=limit)
-        kaggle_tree.write(data, self.input, self.original, limit=limit)
+    content: dict
+    root: Path
+    data: PreparedDataset
+    original: checks.Weights
+    runs: int
+    limit: int
+    timeout: float
 
-    def rehearse(self, content: dict, timeout: float) -> tuple[list[Finding], list[str]]:
-        """Run the notebook on the pictures and check what it leaves; then run it on the copy without them."""
+    def rehearse(self) -> tuple[list[Finding], list[str]]:
+        """Run the notebook on pictures and check what it leaves, its time, and how it copes without them."""
         try:
-            fitted, changes = _fitted(content, self.root, self.runs)
+            changes = _fitted(self.content, self.root, self.runs)[1]
         except ValueError as error:
             return [Finding("FAIL", "runs", str(error))], []
-        failure = _execute(fitted, self.root, timeout)
+        retain = min(self.limit, len(self.data.rows("retain")))
+        forget = min(max(1, retain // 2), len(self.data.rows("forget")))
+        failure = self._run_with_pictures(self.root, retain, forget)
         if failure:
             return [failure], changes
-        findings = [Finding("ok", "run", f"All its cells ran, with {self.runs} runs instead of {RUNS}.")]
-        findings += [*self._check_zip(), self._check_disk(), self._check_time()]
+        findings = [
+            Finding("ok", "run", f"All its cells ran, with {self.runs} runs instead of {RUNS}."),
+            *checks.check_submission(self.root, self.runs, self.original),
+            checks.check_disk(self.root, self.runs),
+            self._check_time(retain, forget),
+        ]
         if all(finding.level != "FAIL" for finding in findings):
-            findings.append(self._check_mock(content))
+            findings.append(self._check_mock())
         return findings, changes
 
-    def _check_zip(self) -> list[Finding]:
-        path = self.working / "submission.zip"
-        if not path.is_file():
-            return [
-                Finding(
-                    "FAIL", "zip", "There is no submission.zip in /kaggle/working: write it as the last thing."
-                )
-            ]
-        try:
-            found = submission.open_submission(path)
-        except SubmissionError as error:
-            return [Finding("FAIL", "zip", str(error).replace(str(self.root), ""))]
-        if found.n_models != self.runs:
-            text = (
-                f"submission.zip holds {found.n_models} checkpoints after {self.runs} runs: save one in every run."
-            )
-            return [Finding("FAIL", "number", text)]
-        findings = [
-            Finding("ok", "zip", f"submission.zip holds {found.n_models} checkpoints under the right names.")
-        ]
-        kinds, sets = set(), []
-        for index in range(found.n_models):
-            name = submission.CHECKPOINT.format(index)
-            try:
-                weights = checkpoint.read_submitted(path, index)
-            except ValueError as error:
-                return [*findings, Finding("FAIL", "weights", str(error))]
-            try:
-                checkpoint.check_weights(weights, self.original)
-            except WeightsError as error:
-                return [*findings, Finding("FAIL", "weights", f"{name}: {error} {REMEDY}")]
-            kinds |= {
-                str(tensor.dtype).removeprefix("torch.")
-                for tensor in weights.values()
-                if tensor.is_floating_point()
-            }
-            sets.append(weights)
-        text = f"Names and shapes of the original's weights, all finite, in {' and '.join(sorted(kinds))}."
-        return [*findings, Finding("ok", "weights", text), self._check_spread(sets)]
+    def _run_with_pictures(self, root: Path, retain: int, forget: int) -> Finding | None:
+        """Run the notebook below `root` with so many pictures; return what stopped it."""
+        folder = _make_places(root)
+        limits = {"retain": retain, "forget": forget, "validation": self.limit}
+        kaggle_tree.write(self.data, folder, self.original, limits=limits)
+        return _execute(_fitted(self.content, root, self.runs)[0], root, self.timeout)
 
-    def _check_spread(self, sets: list[dict[str, torch.Tensor]]) -> Finding:
-        """Check that no two runs left the same model, and that the original was changed."""
-        for second in range(len(sets)):
-            for first in range(second):
-                if all(torch.equal(sets[first][name], sets[second][name]) for name in self.original):
-                    text = f"Runs {first} and {second} left the same model, and equal models score nothing."
-                    return Finding("FAIL", "spread", text + " Set no seed, and draw something at random.")
-        trained = [
-            name for name, tensor in self.original.items() if tensor.is_floating_point() and "running" not in name
-        ]
-        original = torch.cat([self.original[name].flatten() for name in trained])
-        stacked = torch.stack(
-            [torch.cat([weights[name].float().flatten() for name in trained]) for weights in sets]
-        )
-        change = float((stacked.mean(dim=0) - original).norm() / original.norm())
-        spread = float((stacked - stacked.mean(dim=0)).norm() / len(sets) ** 0.5 / original.norm())
-        text = f"No two runs are equal. Weights moved by {change:.2%}, and differ between runs by {spread:.2%}."
-        return Finding("ok", "spread", text)
-
-    def _check_disk(self) -> Finding:
-        working, tmp = (RUNS / self.runs * _size_of(folder) for folder in (self.working, self.tmp))
-        text = (
-            f"{RUNS} runs would put {working / 2**30:.1f} GiB into /kaggle/working, which holds "
-            f"{WORKING_BYTES >> 30}, and {tmp / 2**30:.1f} into /kaggle/tmp."
-        )
-        if working > WORKING_BYTES:
-            remedy = " Keep checkpoints in /kaggle/tmp, or save them in half precision."
-            return Finding("FAIL", "disk", text + remedy)
-        if working > NEARLY * WORKING_BYTES:
-            return Finding("warn", "disk", text + " That is nearly all: half precision would take half.")
-        return Finding("ok", "disk", text)
-
-    def _check_time(self) -> Finding:
-        """Compare a run with a pass through the retain set, whose time on Kaggle is known."""
-        saved = sorted(
-            path.stat().st_mtime for path in (self.root / "kaggle").rglob("*.pth") if path.parent != self.input
-        )
-        if len(saved) < 2:
+    def _check_time(self, retain: int, forget: int) -> Finding:
+        """Run it again with half the pictures to retain, then to forget: so the work on each is known."""
+        timed = [Timed(retain, forget, _seconds_of_runs(self.root))]
+        if not timed[0].seconds:
             return Finding("warn", "time", "The checkpoints were deleted, so the time of a run is not known.")
-        seconds = (saved[-1] - saved[0]) / (len(saved) - 1)
-        fixed, one_pass = self._time_plain_pass()
-        passes = max(0.0, seconds - fixed) / one_pass
-        hours = passes * HOURS_PER_PASS
-        shown, all_of_them = min(self.limit, len(self.data.rows("retain"))), len(self.data.rows("retain"))
-        here = RUNS * (fixed + max(0.0, seconds - fixed) * all_of_them / shown) / 3600
-        text = (
-            f"A run took {seconds:.1f} s with {shown} pictures to retain, as long as {passes:.1f} plain passes "
-            f"through them. {RUNS} runs with all {all_of_them:,} would take {here:.1f} h on this machine, which "
-            f"is no P100; there, with the competition's pictures, expect roughly {hours:.1f} of {HOURS:g} h."
-        )
-        if hours > SURELY_TOO_LONG * HOURS:
-            return Finding("FAIL", "time", text + " Do less in each run.")
-        if hours > HOURS_IN_DOUBT:
-            return Finding("warn", "time", text + " That may be too long: watch the clock on Kaggle.")
-        return Finding("ok", "time", text)
+        for few_retain, few_forget in ((max(1, retain // 2), forget), (retain, max(1, forget // 2))):
+            root = self.root / "timing"
+            failure = self._run_with_pictures(root, few_retain, few_forget)
+            seconds = _seconds_of_runs(root)
+            shutil.rmtree(root)
+            if failure or not seconds:
+                why = failure.text if failure else "it left no checkpoints."
+                text = f"With {few_retain} pictures to retain and {few_forget} to forget, {why}"
+                return Finding("warn", "time", f"The time of 512 runs is not known. {text}")
+            timed.append(Timed(few_retain, few_forget, seconds))
+        plain = forecast.time_plain_training(self.data, self.original, retain)
+        all_retain, all_forget = (len(self.data.rows(split)) for split in ("retain", "forget"))
+        return forecast.forecast((timed[0], timed[1], timed[2]), all_retain, all_forget, plain)
 
-    def _time_plain_pass(self) -> tuple[float, float]:
-        """Return the seconds of loading and saving a model, and of one pass of plain training, here and now."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        place = self.root / "plain.pth"
-        start = time.perf_counter()
-        net = resnet18(OUTPUTS)
-        net.load_state_dict(torch.load(self.input / "original_model.pth", map_location=device, weights_only=True))
-        torch.save(net.state_dict(), place)
-        fixed = time.perf_counter() - start
-        place.unlink()
-        net.to(device).train()
-        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-        pictures = FaceDataset(self.data, "retain")
-        some = Subset(pictures, range(min(self.limit, len(pictures))))
-        loader = DataLoader(some, batch_size=64, shuffle=True)
-        _train_pass(net, loader, optimizer, device)  # the first one warms up
-        start = time.perf_counter()
-        _train_pass(net, loader, optimizer, device)
-        return fixed, time.perf_counter() - start
-
-    def _check_mock(self, content: dict) -> Finding:
+    def _check_mock(self) -> Finding:
         """Run the notebook on the copy of the data that participants see."""
         root = self.root / "mock"
-        folder, _, working = _places(root)
+        folder = _make_places(root)
         folder.mkdir()
         (folder / "empty.txt").touch()
-        failure = _execute(_fitted(content, root, self.runs)[0], root, MOCK_SECONDS)
+        failure = _execute(_fitted(self.content, root, self.runs)[0], root, MOCK_SECONDS)
         if failure:
             text = f"Where the data folder holds only empty.txt, as while you edit: {failure.text}"
             return Finding("warn", "mock", text)
-        if not (working / "submission.zip").is_file():
+        if not (root / "kaggle" / "working" / "submission.zip").is_file():
             return Finding("warn", "mock", "Where the data folder holds empty.txt, it writes no submission.zip.")
         return Finding(
             "ok", "mock", "Where the data folder holds empty.txt, it ends at once with a submission.zip."
@@ -258,12 +159,20 @@ def _read(path: Path) -> dict:
     return cells.read(path)
 
 
-def _places(root: Path) -> tuple[Path, Path, Path]:
-    """Make the folders of Kaggle below `root`; return those of the competition's data, of tmp and of working."""
-    kaggle = root / "kaggle"
+def _make_places(root: Path) -> Path:
+    """Make the folders of Kaggle below `root`; return that of the competition's data, which is not made."""
     for name in ("input", "tmp", "working"):
-        (kaggle / name).mkdir(parents=True)
-    return kaggle / "input" / notebook.COMPETITION, kaggle / "tmp", kaggle / "working"
+        (root / "kaggle" / name).mkdir(parents=True)
+    return root / "kaggle" / "input" / notebook.COMPETITION
+
+
+def _seconds_of_runs(root: Path) -> tuple[float, ...]:
+    """Return the seconds of each run but the first: from one checkpoint to the next."""
+    given = root / "kaggle" / "input"
+    saved = sorted(
+        path.stat().st_mtime for path in (root / "kaggle").rglob("*.pth") if given not in path.parents
+    )
+    return tuple(after - before for before, after in itertools.pairwise(saved))
 
 
 def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str]]:
@@ -337,16 +246,3 @@ def _cell(book: dict, started: list[int]) -> str:
     lines = [line.strip() for line in book["cells"][index]["source"].splitlines()]
     first = next((line for line in lines if line and not line.startswith("#")), "")
     return f"Code cell {number} ({first[:40]!r})"
-
-
-def _train_pass(net: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, device: str) -> None:
-    for batch in loader:
-        if len(batch["age_group"]) > 1:  # batch normalisation cannot use a single picture
-            loss = functional.cross_entropy(net(batch["image"].to(device)), batch["age_group"].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-
-def _size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -118,7 +118,7 @@ FAULTS = {
     "far too slow": (
         [(", path)\n", ", path)\n    os.utime(path, (10**9 + 10**6 * i,) * 2)\n")],
         "time",
-        "A run took 1000000.0 s with 16 pictures to retain, as long as ",
+        "A run took 1000000.0 s with 16 pictures to retain and 8 to forget: ",
     ),
     "exception": (
         [("    shutil.copy(", "    # a comment\n    1 / 0\n    shutil.copy(")],

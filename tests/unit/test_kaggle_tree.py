@@ -151,12 +151,12 @@ def test_names_that_do_not_fit_the_layout_are_numbered(names, people, expected, 
     assert all((tree / "images" / f"{name.replace('-', '/')}.png").is_file() for name in found)
 
 
-def test_a_limit_takes_the_first_pictures_of_each_split(tiny_data, tmp_path):
+def test_limits_take_the_first_pictures_of_a_split(tiny_data, tmp_path):
     data = dataset.load(tiny_data)
-    tree = kaggle_tree.write(data, tmp_path / "tree", {}, limit=5)
+    tree = kaggle_tree.write(data, tmp_path / "tree", {}, limits={"retain": 5, "forget": 3})
     back = dataset.load(kaggle.prepare(tree, tmp_path / "back", classes=8))
-    for split in kaggle_tree.SPLITS:
-        np.testing.assert_array_equal(back.images[back.rows(split)], data.images[data.rows(split)[:5]])
+    for split, count in (("retain", 5), ("forget", 3), ("validation", 12)):
+        np.testing.assert_array_equal(back.images[back.rows(split)], data.images[data.rows(split)[:count]])
 
 
 def test_a_picture_with_a_wrong_checksum_is_refused(tree, tmp_path):
