@@ -26,7 +26,7 @@ from local_scorer.runs.pack import AUDITED, KINDS, MARGINS, SPLITS, Header, Pack
 from local_scorer.runs.store import JobResult, RunFolder
 
 LEAST_CHANCE = 0.001  # below, a home-trained model is said not to come from the pack's population
-ROUNDING = 0.05  # by which confidences of one model may differ between two processors, in the mean
+ROUNDING = 0.05  # by which confidences of one model may differ between two processors, on average
 
 
 @dataclass(frozen=True)

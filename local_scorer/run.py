@@ -269,7 +269,7 @@ def _do_all(
 
 
 def _retraining(trained: list[Job], folder: RunFolder) -> float:
-    """Return the seconds of retraining in the mean, on the slowest kind of machine that did some."""
+    """Return the average seconds of retraining, on the slowest kind of machine that did some."""
     seconds: dict[str, list[float]] = {}
     for job in trained:
         if job.role != "original":

@@ -78,7 +78,7 @@ def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, torch.Te
     """Check that a state dict has the names, shapes and kinds of `expected`, and finite values.
 
     Raises:
-        WeightsError: it has not.
+        WeightsError: it does not have them.
     """
     for name, tensor in expected.items():
         if name not in weights:

@@ -266,7 +266,7 @@ def _listen(run: _Run) -> None:
 
 
 def _reported_failure(line: bytes) -> Failure | None:
-    """Return the failure that a child reported; None if it has not the form that a failure has."""
+    """Return the failure that a child reported; None if it does not have the form of a failure."""
     try:
         found = Failure.from_json(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Do a list of jobs: skip what exists, spread the rest over an engine's slots, show one line of progress."""
+"""Work through a list of jobs: skip what exists, share the rest among an engine's slots, show one progress bar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOK_AGAIN = 1.0  # seconds between looks at jobs that another run is working on
 class Engine(Protocol):
     """Where jobs run: on this machine (`local`), on a Ray cluster (`ray`), or anywhere else.
 
-    An engine is opened by who uses it, in a ``with`` block that ends in `close`. All it has to do is to run
+    An engine is opened by whoever uses it, in a ``with`` block that ends in `close`. All it has to do is to run
     ``python -m local_scorer job FILE`` on a machine that sees the run folder and the data.
     """
 

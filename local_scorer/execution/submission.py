@@ -43,7 +43,7 @@ def open_submission(path: Path | str) -> Submission:
     """Read the list of members of a submission.
 
     Raises:
-        SubmissionError: the file is no zip of the checkpoints 0 to N - 1 and nothing else, in one place, each of
+        SubmissionError: the file is not a zip of the checkpoints 0 to N - 1 alone, in one place, each of
             a size that can be read.
     """
     path = Path(path)

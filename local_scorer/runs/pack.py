@@ -97,7 +97,7 @@ class Pack:
     """A pack that has been opened: its header, and each array when it is asked for.
 
     Raises:
-        ValueError: the file is no pack, is damaged, or is not what its hashes say.
+        ValueError: the file is not a pack, is damaged, or is not what its hashes say.
     """
 
     def __init__(self, path: Path | str):

@@ -1,4 +1,4 @@
-"""Other people's questions about the same models, each its own number; none of them enters the score.
+"""What others measure on the same models, one number each; none of them enters the score.
 
 - Forget accuracy, beside the retrained models' own.
 - The starting kit's membership attack: a logistic regression on the losses of forget and test pictures, its
