@@ -8,10 +8,8 @@ working, where the notebook starts.
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import torch
 
 from data_prep import dataset, folders
 from data_prep.dataset import PreparedDataset
-from kaggle_submission.tools import checks, forecast, kaggle_tree, notebook, rewrite
+from kaggle_submission.tools import checks, forecast, kaggle_tree, kernel, notebook, rewrite
 from kaggle_submission.tools.checks import Finding
 from kaggle_submission.tools.forecast import Timed
 from kaggle_submission.tools.rewrite import RUNS
@@ -188,61 +186,6 @@ def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str]]:
 
 
 def _execute(content: dict, root: Path, timeout: float) -> Finding | None:
-    """Run a notebook in a fresh kernel that starts in /kaggle/working; return what stopped it.
-
-    The notebook with its outputs is left in `root`.
-    """
-    try:
-        import nbformat
-        from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    except ImportError as error:
-        raise ValueError(
-            f"{error}. Install what runs notebooks: pip install -r requirements-notebooks.txt"
-        ) from error
-    book = nbformat.from_dict(content)
-    deadline = time.monotonic() + timeout
-    started: list[int] = []
-    client = NotebookClient(
-        book,
-        kernel_name="python3",
-        timeout_func=lambda cell: max(1, int(deadline - time.monotonic())),
-        on_cell_start=lambda cell, cell_index: started.append(cell_index),
-        resources={"metadata": {"path": str(root / "kaggle" / "working")}},
-        extra_arguments=["--log-level=ERROR"],
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    try:
-        client.execute(env=environment)
-    except CellExecutionError as error:
-        message = (error.evalue or "").strip().partition("\n")[0].replace(str(root), "")
-        if error.ename == "ModuleNotFoundError":
-            return _missing_package(message, _cell(book, started))
-        return Finding("FAIL", "exception", f"{_cell(book, started)} raised {error.ename}: {message}")
-    except CellTimeoutError:
-        text = f"{_cell(book, started)} had not ended when the {timeout:g} s of --timeout were over."
-        return Finding("FAIL", "time-out", text + " Do less in each run, or give it more time.")
-    except DeadKernelError:
-        return Finding("FAIL", "killed", f"{_cell(book, started)} ended the whole process: is the memory full?")
-    finally:
-        nbformat.write(book, root / "notebook.ipynb")
-    return None
-
-
-def _missing_package(message: str, cell: str) -> Finding:
-    """Say which package this machine lacks; Kaggle may have it."""
-    module = message.partition("'")[2].partition("'")[0] or message
-    text = (
-        f"{cell} needs the package {module!r}, which is missing here. Install it in this environment and rehearse "
-        "again. That says nothing about the notebook, if Kaggle has the package."
-    )
-    return Finding("FAIL", "package", text)
-
-
-def _cell(book: dict, started: list[int]) -> str:
-    """Name the code cell that ran last, by its number among the code cells and its first line of code."""
-    index = started[-1]
-    number = sum(cell["cell_type"] == "code" for cell in book["cells"][: index + 1])
-    lines = [line.strip() for line in book["cells"][index]["source"].splitlines()]
-    first = next((line for line in lines if line and not line.startswith("#")), "")
-    return f"Code cell {number} ({first[:40]!r})"
+    """Run a notebook in a fresh kernel; return what stopped it."""
+    ending = kernel.execute(content, root, timeout)
+    return Finding("FAIL", *ending) if ending else None

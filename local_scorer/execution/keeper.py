@@ -105,6 +105,11 @@ def end_run(process: int) -> None:
     """Kill a run's first process and all others below this one: orphans come here, so they are found."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
+    end_descendants()
+
+
+def end_descendants() -> None:
+    """Kill every process below this one, and wait for their ends."""
     while True:
         for child in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):

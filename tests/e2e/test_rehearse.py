@@ -1,6 +1,7 @@
 """Rehearsals as a competitor has them: one that passes, and one that fails for each reason."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,18 @@ def test_it_fails_for_a_pickled_net(tiny_data, tmp_path, ready):
         "unlearned_checkpoint_0.pth holds more than tensors and would run code when opened: it was refused "
         "unopened. Save net.state_dict() and nothing else."
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+@pytest.mark.parametrize("end", ["", "1 / 0"])
+def test_a_process_that_the_notebook_left_behind_is_ended(end, ready, tiny_data, tmp_path):
+    left = f"subprocess.Popen(['sleep', '600'], start_new_session=True).pid\nopen({str(tmp_path / 'pid')!r}, 'w')"
+    cells = [cell.replace("READY", ready("good")) for cell in COPYING]
+    cells.append(f"import subprocess\npid = {left}.write(str(pid))\n{end}")
+    result, _ = findings(save(tmp_path / "leaving.ipynb", cells), tiny_data)
+    assert result.passed == (not end)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_the_command_fails_with_a_sentence(tiny_data, tmp_path):
