@@ -1,1 +1,5 @@
-"""Score unlearning entries: jobs, metric, score, leaderboard."""
+"""Score unlearning entries.
+
+`run` leads from entries to a leaderboard, `validate` checks an entry quickly, `reference` makes and checks packs
+of reference models, and `cli` has the commands. Each room below says in its own docstring what it is for.
+"""

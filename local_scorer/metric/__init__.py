@@ -1,4 +1,8 @@
-"""The metric: confidences, epsilons, points, forgetting quality and the final score. Needs no torch."""
+"""The metric, on arrays. Needs no torch.
+
+The names below lead from logits to confidences, epsilons, points and forgetting quality; `quality` has them, and
+`attacks` the attacks behind epsilon. `score` makes the final score of N unlearned and N retrained models.
+"""
 
 from local_scorer.metric.quality import (
     BIN_WIDTH,

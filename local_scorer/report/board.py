@@ -150,35 +150,21 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     rules = rules or record.rules
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
-    retrained = run.retrained
-    ceiling = [score.final_score(models, retrained, rules).score for models in run.sets(CEILING)]
-    reference = _Reference(
-        retrained,
-        rules,
-        ceiling=float(np.mean(ceiling)),
-        wall_seconds=np.concatenate([models.wall_seconds for models in run.timed]),
-        cpu_seconds=np.concatenate([models.cpu_seconds for models in run.timed]),
-        machines=np.concatenate([models.machines for models in run.timed]),
-    )
+    reference = _reference(run, rules)
     rows = [_scored_row(name, run.sets(name), reference) for name in (CEILING, FLOOR)]
     rows += [_entry_row(run, entry, reference) for entry in record.entries]
     with_statistics = _with_statistics if record.n_originals == 1 else _over_originals
     rows, pairs, tied = with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
-    to_forget = shift.something_to_forget(run.original, retrained)
-    notes = [score.zero_spread_note(rules), _worker_note(run), _mixture_note(run)]
-    if record.n_originals == 1:
-        notes[:0] = [score.small_n_note(record.n_models), ONE_ORIGINAL]
-    if not to_forget >= 0.5:  # NaN too
-        notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
+    to_forget = shift.something_to_forget(run.original, run.retrained)
     return Leaderboard(
         data=record.data,
         rules=rules,
         n_models=record.n_models,
         n_originals=record.n_originals,
-        n_retrained=retrained.n_models,
+        n_retrained=run.retrained.n_models,
         to_forget=to_forget,
-        notes=tuple(note for note in notes if note),
+        notes=_notes(run, rules, to_forget),
         provenance=Provenance(
             command=record.provenance.command,
             environment=record.provenance.environment,
@@ -234,6 +220,18 @@ class _Reference:
     wall_seconds: np.ndarray
     cpu_seconds: np.ndarray
     machines: np.ndarray
+
+
+def _reference(run: Run, rules: str) -> _Reference:
+    ceiling = [score.final_score(models, run.retrained, rules).score for models in run.sets(CEILING)]
+    return _Reference(
+        retrained=run.retrained,
+        rules=rules,
+        ceiling=float(np.mean(ceiling)),
+        wall_seconds=np.concatenate([models.wall_seconds for models in run.timed]),
+        cpu_seconds=np.concatenate([models.cpu_seconds for models in run.timed]),
+        machines=np.concatenate([models.machines for models in run.timed]),
+    )
 
 
 def _with_statistics(
@@ -397,6 +395,16 @@ def _time_ratios(sets: Sequence[ModelSet], reference: _Reference) -> tuple[float
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
+
+
+def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
+    """Return the sentences that a reader of the table needs, the weightiest first."""
+    notes = [score.zero_spread_note(rules), _worker_note(run), _mixture_note(run)]
+    if run.record.n_originals == 1:
+        notes[:0] = [score.small_n_note(run.record.n_models), ONE_ORIGINAL]
+    if not to_forget >= 0.5:  # NaN too
+        notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
+    return tuple(note for note in notes if note)
 
 
 def _worker_note(run: Run) -> str | None:
