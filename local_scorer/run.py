@@ -103,18 +103,51 @@ def run(
         RuntimeError: training a model failed.
     """
     isolation = sandbox.probe(settings.sandbox, settings.device)
+    data = _open_data(settings)
+    _check_names(entries)
+    base = _base_job(settings, data)
+    models = _train_here(base, settings) if settings.reference is None else _from_pack(base, settings, folder)
+    planned = [_plan_entry(base, path, folder, settings.n_models, models.weights) for path in entries]
+    unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
+    submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
+    provenance = Provenance(
+        command=command,
+        environment=store.environment(),
+        isolation={"sandbox": settings.sandbox, **isolation.found()},
+    )
+    record = _record(settings, data, models, [entry for entry, _ in planned], engine.slots, provenance)
+    if add:
+        record = replace(record, entries=(*_other_entries(folder, record), *record.entries))
+    if again:
+        for job in (*unlearned, *submitted):
+            folder.discard(job.key)
+    stored = Run(folder, record)
+    stored.save()
+    _do_all(models, unlearned, submitted, folder, engine, show_progress, settings.over_limit)
+    return board.collect(stored)
+
+
+def _open_data(settings: Settings) -> data_prep.dataset.PreparedDataset:
+    """Open the data set of a run; it has pictures in every split, and its files are those of its manifest."""
     data = data_prep.dataset.load(settings.data)
     _check_unchanged(data)
     for split in data_prep.dataset.SPLITS:
         if not len(data.rows(split)):
             raise ValueError(f"{settings.data} has no pictures in its {split} split: nothing can be scored.")
+    return data
+
+
+def _check_names(entries: Sequence[Path]) -> None:
     names = [contract.entry_name(path) for path in entries]
     rows = [*names, FLOOR, CEILING]
     taken = sorted({name for name in names if rows.count(name) > 1})
     if taken:
         raise ValueError(f"Every entry needs a name of its own: {', '.join(taken)} is taken. Rename the file.")
 
-    base = Job(
+
+def _base_job(settings: Settings, data: data_prep.dataset.PreparedDataset) -> Job:
+    """Return the job that trains the first original, which all others vary."""
+    return Job(
         role="original",
         index=0,
         data=str(Path(settings.data).absolute()),
@@ -125,22 +158,29 @@ def run(
         device=settings.device,
         outputs=_spare_outputs(settings.outputs, data),
     )
-    models = _train_here(base, settings) if settings.reference is None else _from_pack(base, settings, folder)
-    planned = [_plan_entry(base, path, folder, settings.n_models, models.weights) for path in entries]
-    unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
-    submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
-    record = RunRecord(
+
+
+def _record(
+    settings: Settings,
+    data: data_prep.dataset.PreparedDataset,
+    models: _Models,
+    entries: Sequence[Entry],
+    workers: int,
+    provenance: Provenance,
+) -> RunRecord:
+    """Return what ``run.json`` says of the run."""
+    return RunRecord(
         rules=settings.rules,
         n_models=settings.n_models,
         data=_describe(data),
         settings=RunSettings(
-            recipe=base.recipe,
+            recipe=RECIPES[settings.recipe],
             width=settings.width,
             size=data.size,
             seed=settings.seed,
             device=settings.device,
-            workers=engine.slots,
-            outputs=base.outputs or data.n_classes,
+            workers=workers,
+            outputs=settings.outputs or data.n_classes,
         ),
         originals=_keys(models.originals),
         retrained=_keys(models.retrained),
@@ -148,22 +188,9 @@ def run(
         n_originals=settings.n_originals,
         reference=models.reference,
         calibration=_keys(models.calibration),
-        entries=tuple(entry for entry, _ in planned),
-        provenance=Provenance(
-            command=command,
-            environment=store.environment(),
-            isolation={"sandbox": settings.sandbox, **isolation.found()},
-        ),
+        entries=tuple(entries),
+        provenance=provenance,
     )
-    if add:
-        record = replace(record, entries=(*_other_entries(folder, record), *record.entries))
-    if again:
-        for job in (*unlearned, *submitted):
-            folder.discard(job.key)
-    stored = Run(folder, record)
-    stored.save()
-    _do_all(models, unlearned, submitted, folder, engine, show_progress, settings.over_limit)
-    return board.collect(stored)
 
 
 @dataclass(frozen=True)
