@@ -90,15 +90,17 @@ class _Stage:
     def rehearse(self) -> tuple[list[Finding], list[str]]:
         """Run the notebook on pictures and check what it leaves, its time, and how it copes without them."""
         try:
-            changes = _fitted(self.content, self.root, self.runs)[1]
+            _, changes, doubts = _fitted(self.content, self.root, self.runs)
         except ValueError as error:
             return [Finding("FAIL", "runs", str(error))], []
+        unsure = [Finding("warn", "runs", doubt) for doubt in doubts]
         retain = min(self.limit, len(self.data.rows("retain")))
         forget = min(max(1, retain // 2), len(self.data.rows("forget")))
         failure = self._run_with_pictures(self.root, retain, forget)
         if failure:
-            return [failure], changes
+            return [*unsure, failure], changes
         findings = [
+            *unsure,
             Finding("ok", "run", f"All its cells ran, with {self.runs} runs instead of {RUNS}."),
             *checks.check_submission(self.root, self.runs, self.original),
             checks.check_disk(self.root, self.runs),
@@ -173,16 +175,16 @@ def _seconds_of_runs(root: Path) -> tuple[float, ...]:
     return tuple(after - before for before, after in itertools.pairwise(saved))
 
 
-def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str]]:
-    """Return the notebook with its code fitted for a rehearsal below `root`, and the changes."""
+def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str], list[str]]:
+    """Return the notebook with its code fitted for a rehearsal below `root`, the changes, and what is in doubt."""
     sources = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
-    texts, changes = rewrite.fit(sources, str(root), runs, gpu=torch.cuda.is_available())
-    waiting = iter(texts)
+    result = rewrite.fit(sources, str(root), runs, gpu=torch.cuda.is_available())
+    waiting = iter(result.cells)
     fitted = [
         {**cell, "source": next(waiting), "outputs": []} if cell["cell_type"] == "code" else cell
         for cell in content["cells"]
     ]
-    return {**content, "cells": fitted}, changes
+    return {**content, "cells": fitted}, result.changes, result.doubts
 
 
 def _execute(content: dict, root: Path, timeout: float) -> Finding | None:

@@ -1,70 +1,72 @@
 """Fit a notebook for a rehearsal: the places of /kaggle, the 512 runs, and a GPU that is not there.
 
-These are changes of text in code cells, each reported; all else runs as it is.
+These are changes of text in code cells, each reported but those of places; all else runs as it is.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from contextlib import suppress
+from dataclasses import dataclass
 
+from kaggle_submission.tools import counting
+from kaggle_submission.tools.counting import RUNS, Number, Role
 from local_scorer.execution import kaggle_input, syntax, without_gpu
+from local_scorer.execution.syntax import Edit
 
-RUNS = 512  # what the competition asks for
-
-# The number 512 where it counts runs: as a range, in a comparison, or in a name that says so. It may also be a
-# batch size or the features of a ResNet-18, which stay.
-COUNTS = (
-    (r"(range\(\s*(?:\w+\s*,\s*)?)512(\s*(?:,\s*1\s*)?\))", r"\g<1>{runs}\g<2>"),
-    (r"([!=]=|[<>]=?)(\s*)512\b", r"\g<1>\g<2>{runs}"),
-    (r"\b512(\s*(?:[!=]=|[<>]=?))", r"{runs}\g<1>"),
-    (
-        r"(?im)^(\s*(?!\w*(?:dim|size|batch|width|hidden|channel|feature|seed))"
-        r"(?:n|num|\w*(?:runs?|models?|checkpoints?|ckpts?|submissions?)\w*)\s*(?::\s*\w+\s*)?=\s*)512\b",
-        r"\g<1>{runs}",
-    ),
-    (
-        r"(?i)([(,]\s*(?:n|num|\w*(?:runs?|n_models?|num_models?|checkpoints?|ckpts?))\s*(?::\s*\w+\s*)?=\s*)512\b",
-        r"\g<1>{runs}",
-    ),
-)
+WIDTH = 60  # of the code that a line shows
 
 
-def fit(cells: list[str], scratch: str, runs: int, gpu: bool) -> tuple[list[str], list[str]]:
-    """Return the code cells fitted for a rehearsal, and one line for each change but those of places.
+@dataclass(frozen=True)
+class Fitted:
+    """Code cells fitted for a rehearsal, and one line each for what was changed and for what was left in doubt."""
+
+    cells: list[str]
+    changes: list[str]
+    doubts: list[str]
+
+
+def fit(cells: list[str], scratch: str, runs: int, gpu: bool) -> Fitted:
+    """Fit code cells for a rehearsal.
 
     Args:
         scratch: the folder that stands for the root of Kaggle's file system.
-        runs: what stands for 512.
+        runs: what stands for 512 where it counts runs.
         gpu: whether this machine has one; if so, the notebook may use it.
 
     Raises:
-        ValueError: no cell says 512 in a way that is understood.
+        ValueError: nowhere does 512 count runs in a way that is understood.
 
-    >>> fit(["for i in range(512): f'/kaggle/tmp/{i}'"], "/scratch", 4, gpu=True)
-    (["for i in range(4): f'/scratch/kaggle/tmp/{i}'"], ['cell 1: range(512) -> range(4)'])
+    >>> fitted = fit(["for i in range(512):\\n    unlearning(net, '/kaggle/tmp')"], "/scratch", 4, gpu=True)
+    >>> fitted.cells, fitted.changes
+    (["for i in range(4):\\n    unlearning(net, '/scratch/kaggle/tmp')"], ['cell 1: range(512) -> range(4)'])
     """
-    counts = [(pattern, text.format(runs=runs)) for pattern, text in COUNTS]
-    without_comments = [re.sub(r"(?m)#.*$", "", cell) for cell in cells]
-    if not any(re.search(pattern, cell) for pattern, _ in counts for cell in without_comments):
-        raise ValueError(
+    trees = [_tree(cell) for cell in cells]
+    numbers = counting.numbers(trees)
+    doubts = [_doubt(cells, number) for number in numbers if number.role is Role.DOUBT]
+    doubts += [
+        f"cell {place} is not plain Python: it runs as it is."
+        for place, (cell, tree) in enumerate(zip(cells, trees, strict=True), start=1)
+        if tree is None and (str(RUNS) in cell or "cuda" in cell)
+    ]
+    if all(number.role is not Role.COUNTS for number in numbers):
+        sentence = (
             f"No loop over {RUNS} runs was found. Write it as range({RUNS}), or give the number a name with RUNS."
         )
-    imported = syntax.imported_names(filter(None, map(_tree, cells)))
+        raise ValueError(" ".join([sentence, *doubts]))
+    imported = syntax.imported_names(filter(None, trees))
     fitted, changes = [], []
-    for number, cell in enumerate(cells, start=1):
-        found = []
-        for pattern, text in counts:
-            cell, replaced = _replaced(cell, pattern, text)
-            found += replaced
+    for place, cell in enumerate(cells):
+        counts = [number for number in numbers if number.cell == place and number.role is Role.COUNTS]
+        found = [_change(cell, number, runs) for number in counts]
+        cell = syntax.replaced(cell, [Edit.of(number.node, str(runs)) for number in counts])
         if not gpu:
             with suppress(SyntaxError, ValueError, RecursionError):  # a cell that is not Python runs as it is
                 cell, replaced = without_gpu.rewritten(cell, imported)
                 found += replaced
-        changes += [f"cell {number}: {change}" for change in found]
+        changes += [f"cell {place + 1}: {change}" for change in found]
         fitted.append(kaggle_input.moved(cell, scratch))
-    return fitted, changes
+    return Fitted(fitted, changes, doubts)
 
 
 def _tree(cell: str) -> ast.Module | None:
@@ -74,12 +76,20 @@ def _tree(cell: str) -> ast.Module | None:
     return None
 
 
-def _replaced(cell: str, pattern: str, text: str) -> tuple[str, list[str]]:
-    changes = []
+def _change(cell: str, number: Number, runs: int) -> str:
+    """Say what becomes of a number, with the code around it."""
+    around = number.around
+    if isinstance(around, ast.expr | ast.Assign | ast.AnnAssign) and around.lineno == around.end_lineno:
+        before = syntax.old_text(cell, Edit.of(around, ""))
+        first = len(
+            cell.splitlines()[around.lineno - 1].encode()[around.col_offset : number.node.col_offset].decode()
+        )
+        if len(before) <= WIDTH:
+            return f"{before} -> {before[:first]}{runs}{before[first + len(str(RUNS)) :]}"
+    return f"line {number.node.lineno}: {RUNS} -> {runs}"
 
-    def replace(match: re.Match) -> str:
-        new = match.expand(text)
-        changes.append(f"{match[0].strip()} -> {new.strip()}")
-        return new
 
-    return re.sub(pattern, replace, cell), changes
+def _doubt(cells: list[str], number: Number) -> str:
+    line = cells[number.cell].splitlines()[number.node.lineno - 1].strip()
+    shown = line if len(line) <= WIDTH else line[:WIDTH] + "..."
+    return f"cell {number.cell + 1}: {RUNS} stays in `{shown}`, where it may count runs or something else."

@@ -43,7 +43,7 @@ def test_the_starter_passes_as_it_is(tiny_data, tmp_path):
         "run": "ok", "zip": "ok", "weights": "ok", "spread": "ok", "disk": "warn", "time": "ok", "mock": "ok",
     }  # fmt: skip
     assert "changed for the rehearsal: cell 4: range(512) -> range(2)\n" in done.stdout
-    assert "changed for the rehearsal: cell 4: != 512 -> != 2\n" in done.stdout
+    assert "changed for the rehearsal: cell 4: found != 512 -> found != 2\n" in done.stdout
     assert "all finite, in float32." in done.stdout
     assert done.stdout.endswith(f"PASS: {path}, with 1 warning(s) to read.\n")
     assert path.read_bytes() == before

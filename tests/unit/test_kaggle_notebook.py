@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_prep import dataset
-from kaggle_submission.tools import cli, kaggle_tree, notebook, rewrite
+from kaggle_submission.tools import cli, kaggle_tree, notebook
 from local_scorer.execution import without_gpu
 from local_scorer.execution.contract import EntryError
 from local_scorer.models import nets
@@ -224,68 +224,3 @@ def test_the_clock_stops_a_notebook_that_cannot_end_in_time(cells, capsys):
         "Stopped after 3 runs in 180 s: all 512 would take 8.5 hours, and there are 7.5. Make unlearning() "
         "faster: fewer epochs, larger batches."
     )
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("for i in tqdm(range(512)):", "for i in tqdm(range(4)):"),
-        ("for i in range(0, 512):", "for i in range(0, 4):"),
-        ("if len(os.listdir(p)) != 512:", "if len(os.listdir(p)) != 4:"),
-        ("while i<512:", "while i<4:"),
-        ("assert 512 == count", "assert 4 == count"),
-        ("NUM_MODELS = 512  # all", "NUM_MODELS = 4  # all"),
-        ("n = 512", "n = 4"),
-    ],
-)
-def test_512_is_replaced_where_it_counts_runs(before, after):
-    (fitted,), changes = rewrite.fit([before], "/scratch", 4, gpu=True)
-    assert fitted == after
-    assert len(changes) == 1
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["batch_size = 512", "nn.Linear(512, 10)", "DataLoader(d, batch_size=512)", "model_dim = 512", "range(5120)"],
-)
-def test_512_is_left_where_it_does_not(line):
-    (fitted, _), changes = rewrite.fit([line, "range(512)"], "/scratch", 4, gpu=True)
-    assert fitted == line
-    assert changes == ["cell 2: range(512) -> range(4)"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("open('/kaggle/input/x/retain.csv')", "open('/scratch/kaggle/input/x/retain.csv')"),
-        ("!zip submission.zip /kaggle/tmp/*.pth", "!zip submission.zip /scratch/kaggle/tmp/*.pth"),
-        ("os.walk('/kaggle')", "os.walk('/scratch/kaggle')"),
-        ("'https://site/kaggle/input'", "'https://site/kaggle/input'"),
-        ("'../input/x'", "'../input/x'"),
-        ("'/kaggles/x'", "'/kaggles/x'"),
-    ],
-)
-def test_places_of_kaggle_are_replaced(before, after):
-    (fitted, _), changes = rewrite.fit([before, "range(512)"], "/scratch", 4, gpu=True)
-    assert fitted == after
-    assert len(changes) == 1
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("d = 'cuda' if torch.cuda.is_available() else 'cpu'", "d = 'cpu' if True else 'cpu'"),
-        ('torch.device("cuda:0")', "torch.device('cpu')"),
-        ("if d != 'cuda': raise", "if d != 'cpu': raise"),
-        ("!pip list\nx.cuda()", "!pip list\nx.cpu()"),
-        ("%%bash\necho 'cuda'", "%%bash\necho 'cuda'"),
-        ("if d == 'cpu': raise", "if d == 'no GPU': raise"),
-        ("net.cuda()", "net.cpu()"),
-        ("torch.cuda.synchronize()", "None"),
-    ],
-)
-def test_a_missing_gpu_is_made_up_for(before, after):
-    (fitted, _), _ = rewrite.fit([before, "range(512)"], "/scratch", 4, gpu=False)
-    assert fitted == after
-    (fitted, _), _ = rewrite.fit([before, "range(512)"], "/scratch", 4, gpu=True)
-    assert fitted == before
