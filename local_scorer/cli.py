@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +28,18 @@ DEFAULT_MODELS = 10
 DEFAULT_ORIGINALS, DEFAULT_RUNS = 4, 16  # with the shipped pack: runs are from each original
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
-RANGES = {"models": (1, 10_000), "originals": (1, 1000), "workers": (0, 1024), "seed": (0, LARGEST_SEED)}
+RANGES = {
+    "models": (1, 10_000),
+    "originals": (1, 1000),
+    "outputs": (2, 10_000),
+    "workers": (0, 1024),
+    "seed": (0, LARGEST_SEED),
+}
 DEFAULT_DATA = Path("data/synthetic")  # made on the first run
 PACK = Path(__file__).with_name("packs") / "synthetic-quick.npz"  # the built-in set, recipe quick
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
+
+KINDS_OF_ENTRY = (".py", ".ipynb", ".zip")
 
 EXIT_CODES = """exit codes: 0 every entry scored; 1 the run stopped (one sentence says why); 2 wrong usage;
 3 an entry failed or was rejected; 130 interrupted (run the same command again to go on)."""
@@ -209,7 +219,8 @@ def list_runs(args: argparse.Namespace) -> int:
             continue
         names, data = (table.printable(text) for text in (", ".join(run.names), run.record.data.name))
         done = sum(run.folder.result_path(key).is_file() for key in run.keys)
-        print(f"{path.parent}: {data}, N={run.record.n_models}, {done}/{len(run.keys)} jobs: {names}")
+        line = f"{path.parent}: {data}, N={run.record.n_models}, {done}/{len(run.keys)} jobs: {names}"
+        print(textwrap.fill(line, table.TABLE_WIDTH, subsequent_indent="    "))
     return DONE
 
 
@@ -328,16 +339,19 @@ def entry_path(text: str) -> Path:
     """Return the file that is meant by a path, or by the name of an entry in kaggle_submission/.
 
     Raises:
-        ValueError: there is no such file, or it is no entry.
+        OptionError: there is no such file, or it is not an entry.
     """
     path, named = Path(text), ENTRIES / f"{text}.py"
     if path.name == text and not path.exists() and named.is_file():
         path = named
     if not path.exists():
-        names = ", ".join(entry.stem for entry in _all_entries())
-        raise ValueError(f"There is no entry file {path}. In kaggle_submission/ there are {names}.")
+        near = difflib.get_close_matches(path.stem, [entry.stem for entry in _all_entries()], n=1)
+        meant = f"Do you mean {near[0]}?" if near else "Give its path, or its name in kaggle_submission/."
+        raise OptionError(f"There is no entry file {path}. {meant}")
+    if not path.is_file() or path.suffix not in KINDS_OF_ENTRY:
+        raise OptionError(f"{path} is not an entry: an entry is a file named *{', *'.join(KINDS_OF_ENTRY)}.")
     if path.stem.startswith("__"):
-        raise ValueError(f"{path} is no entry: a file named {path.name} has another meaning in Python.")
+        raise OptionError(f"{path} is not an entry: a file named {path.name} has another meaning in Python.")
     return path
 
 

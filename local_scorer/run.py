@@ -330,10 +330,10 @@ def _spare_outputs(outputs: int | None, data: data_prep.dataset.PreparedDataset)
     """Return a job's `outputs`: 0 where they are one per class, so that these jobs have one key.
 
     Raises:
-        ValueError: there are fewer outputs than classes.
+        OptionError: there are fewer outputs than classes.
     """
     if outputs is not None and outputs < data.n_classes:
-        raise ValueError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
+        raise OptionError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
     return 0 if outputs in (None, data.n_classes) else outputs
 
 

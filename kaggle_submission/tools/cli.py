@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def rehearse(args: argparse.Namespace) -> int:
     """Run a notebook at home as Kaggle would, with few runs, and check its submission.zip."""
     from kaggle_submission.tools import rehearse as rehearsing  # imports torch
 
+    if not 0 < args.timeout < math.inf:  # NaN is not
+        raise ValueError(f"--timeout must be a number of seconds above 0, found {args.timeout}.")
     if args.runs < 2:
         raise ValueError(f"--runs must be at least 2, found {args.runs}: one run shows no spread.")
     if args.limit_images < 8:

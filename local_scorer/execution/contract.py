@@ -151,8 +151,9 @@ def misnamed_loaders(source: str) -> str:
     names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][1:4]
     kinds = ("retain", "forget", "val")
     for name, kind, expected in zip(names, kinds, ARGUMENTS[1:], strict=False):
-        others = [other for other in kinds if other != kind and other in name.lower()]
-        if others and kind not in name.lower():
+        words = name.lower().split("_")
+        said = [other for other in kinds if any(word.startswith(other) for word in words)]
+        if said and kind not in said:
             return (
                 f"The parameter {name!r} is given the {kind} loader: the order is "
                 f"unlearning({', '.join(ARGUMENTS)}), whatever the names. Put {expected!r} in its place."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import time
@@ -204,6 +205,7 @@ def _count_gpus() -> int:
 
 def _ensure_forkserver() -> None:
     """Start the fork server if it does not run. Ctrl-C belongs to this process and does not reach it."""
+    multiprocessing.resource_tracker.ensure_running()  # its first start would let the signal through again
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS[:1])
     try:
         multiprocessing.forkserver.ensure_running()

@@ -234,11 +234,11 @@ def test_score_adds_to_the_board_and_never_replaces_it(finished, tiny_data, tmp_
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("absent.py", "There is no entry file absent.py. In kaggle_submission/ there are "), ("nobody", "nobody")],
+    [("absent.py", "There is no entry file absent.py"), ("gisaa", "Do you mean gisa?"), (".", "is not an entry")],
 )
 def test_an_entry_that_is_not_there_is_refused_before_anything_starts(tmp_path, name, sentence):
     done = run("score", name, "--out", tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -247,7 +247,7 @@ def test_an_entry_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.entry_path("finetune") == cli.ENTRIES / "finetune.py"
     (tmp_path / "__init__.py").touch()
-    with pytest.raises(ValueError, match="is no entry"):
+    with pytest.raises(ValueError, match="is not an entry"):
         cli.entry_path("__init__.py")
 
 
