@@ -154,9 +154,13 @@ class _Stage:
 
 
 def _read(path: Path) -> dict:
+    """Return a notebook, or the one that is made of an entry: a file, or a notebook that packs nothing itself."""
     if path.suffix == ".py":
         return notebook.build(path)
-    return cells.read(path)
+    content = cells.read(path)
+    text = "".join("".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code")
+    packs = str(RUNS) in text or "submission" in text
+    return content if packs or "def unlearning(" not in text else notebook.build(path)
 
 
 def _make_places(root: Path) -> Path:

@@ -39,13 +39,15 @@ def test_the_starter_passes_as_it_is(tiny_data, tmp_path):
     before = path.read_bytes()
     done = command("rehearse", path, "--data", tiny_data, "--runs", 2, "--keep", tmp_path / "kept")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert levels(done.stdout) == {
-        "run": "ok", "zip": "ok", "weights": "ok", "spread": "ok", "disk": "warn", "time": "ok", "mock": "ok",
+    found = levels(done.stdout)
+    assert found.pop("time") in ("ok", "warn")  # on a busy machine the forecast may be in doubt
+    assert found == {
+        "run": "ok", "zip": "ok", "weights": "ok", "spread": "ok", "disk": "warn", "mock": "ok",
     }  # fmt: skip
     assert "changed for the rehearsal: cell 4: range(512) -> range(2)\n" in done.stdout
     assert "changed for the rehearsal: cell 4: found != 512 -> found != 2\n" in done.stdout
     assert "all finite, in float32." in done.stdout
-    assert done.stdout.endswith(f"PASS: {path}, with 1 warning(s) to read.\n")
+    assert f"\nPASS: {path}, with " in done.stdout
     assert path.read_bytes() == before
     names = sorted(p.name for p in (tmp_path / "kept" / "kaggle" / "tmp").iterdir())
     assert names == ["unlearned_checkpoint_0.pth", "unlearned_checkpoint_1.pth"]
@@ -56,9 +58,11 @@ def test_the_starter_passes_as_it_is(tiny_data, tmp_path):
 def test_an_entry_passes_as_the_notebook_that_is_made_of_it(tiny_data):
     done = command("rehearse", "kaggle_submission/finetune.py", "--data", tiny_data, "--runs", 2)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(levels(done.stdout).values()) == {"ok"}
+    found = levels(done.stdout)
+    assert found.pop("time") in ("ok", "warn")
+    assert set(found.values()) == {"ok"}
     assert "all finite, in float16." in done.stdout
-    assert done.stdout.endswith("PASS: kaggle_submission/finetune.py.\n")
+    assert "\nPASS: kaggle_submission/finetune.py" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +234,13 @@ def test_it_fails_for_a_pickled_net(tiny_data, tmp_path, ready):
         "unlearned_checkpoint_0.pth holds more than tensors and would run code when opened: it was refused "
         "unopened. Save net.state_dict() and nothing else."
     )
+
+
+def test_a_notebook_that_only_holds_an_entry_is_rehearsed_as_the_notebook_made_of_it(tiny_data, tmp_path):
+    entry = (ROOT / "kaggle_submission" / "finetune.py").read_text()
+    result, _ = findings(save(tmp_path / "mine.ipynb", [entry, "print('tried')"]), tiny_data)
+    assert result.passed
+    assert any("RUNS = 512" in change for change in result.changes)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
