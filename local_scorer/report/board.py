@@ -343,7 +343,7 @@ def _scored_row(name: str, sets: Sequence[ModelSet], reference: _Reference) -> R
         reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
     quality = _mean(result.forgetting_quality for result in results)
     if total == 0 and name not in (FLOOR, CEILING) and not broken:
-        reason = _why_zero(sets, quality, reference)
+        reason = f"{reason} {_why_zero(sets, quality, reference)}".strip()
     if rejected:
         reason = (
             f"unlearning() took {ratio:.1%} of the time of retraining, the limit is {TIME_LIMIT:.0%}. "

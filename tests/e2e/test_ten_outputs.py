@@ -17,11 +17,11 @@ def unlearning(net, retain_loader, forget_loader, val_loader):
 
 @pytest.fixture
 def score(tiny_data, tmp_path):
-    """Return a function that scores the entry with some options in a run folder of its own."""
+    """Return a function that scores the entry with some options in a run folder that it names."""
     (tmp_path / "mine.py").write_text(ENTRY)
 
-    def run(*options):
-        arguments = ["--data", str(tiny_data), "--models", "3", "--out", str(tmp_path / "run"), *options]
+    def run(*options, out="run"):
+        arguments = ["--data", str(tiny_data), "--models", "3", "--out", str(tmp_path / out), *options]
         return main(["score", str(tmp_path / "mine.py"), *arguments])
 
     return run
@@ -32,10 +32,10 @@ def test_ten_outputs_on_eight_classes(score, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "mine expects other sizes than those of this run's nets." in printed.out
     assert "mine.py is written for a GPU; to run on the CPU, line 4: \"cuda\" -> 'cpu'" in printed.err
-    assert score("--outputs", "10") == 0
-    run = Run.open(tmp_path / "run")
+    assert score("--outputs", "10", out="ten") == 0
+    run = Run.open(tmp_path / "ten")
     assert run.record.settings.outputs == 10
-    for key in (run.record.original, *run.record.retrained, *run.record.entries[0].keys):
+    for key in (*run.record.originals, *run.record.retrained, *run.record.entries[0].keys):
         assert run.folder.load_result(key).logits["forget"].shape == (8, 10)
 
 
@@ -47,5 +47,5 @@ def test_outputs_of_one_per_class_have_the_usual_keys(score, tmp_path):
 
 
 def test_fewer_outputs_than_classes_are_refused(score, capsys):
-    assert score("--outputs", "7") == 1
+    assert score("--outputs", "7") == 2
     assert "--outputs must be at least 8, the number of classes; found 7." in capsys.readouterr().err

@@ -209,8 +209,9 @@ def direct_run(tiny_data, tmp_path_factory):
             work = tmp_path_factory.mktemp("work")
             repeated = replace(job, index=index)
             assert repeated.key == record.entries[0].keys[index]
+            (work / "entry.py").write_bytes(folder.entry_path(repeated.entry_hash).read_bytes())
             with torch.random.fork_rng():
-                steps.unlearn(repeated, folder, "cpu", work, lambda phase: None)
+                steps.unlearn(repeated, folder, "cpu", work, lambda: None)
             weights.append(checkpoint.read_state_dict(work / "net.pt"))
     finally:
         torch.set_num_threads(threads)
@@ -257,7 +258,8 @@ def test_rescoring_gives_the_numbers_of_the_direct_run(direct_run, tiny_data, tm
     )  # if slow, has none
     for row in (full, half):
         assert (row["n_models"], row["status"], row["seconds"], row["time_ratio"]) == (4, "scored", None, None)
-        assert row["reason"] == "Made elsewhere, in a time that is not known: the limit of 20% was not checked."
+        unknown = "Made elsewhere, in a time that is not known: the limit of 20% was not checked."
+        assert row["reason"].startswith(unknown)
     run = Run.open(folder)
     for index in range(4):
         found = folder.load_result(run.entry("half").keys[index]).logits["forget"]
@@ -308,7 +310,7 @@ def test_the_command_refuses_with_a_sentence_and_takes_the_number_of_models_from
     tiny_data, zip_path, capsys
 ):
     write_zip(zip_path, checkpoints(2))
-    assert cli.main(["score", str(zip_path), "--data", str(tiny_data)]) == 1
+    assert cli.main(["score", str(zip_path), "--data", str(tiny_data)]) == 2
     assert capsys.readouterr().err == "error: --models must be at least 3, found 2: fewer show no spread.\n"
     zip_path.write_bytes(b"no zip")
     assert cli.main(["score", str(zip_path), "--data", str(tiny_data)]) == 1
