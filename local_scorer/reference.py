@@ -28,6 +28,8 @@ from local_scorer.runs.store import JobResult, RunFolder
 LEAST_CHANCE = 0.001  # below, a home-trained model is said not to come from the pack's population
 ROUNDING = 0.05  # by which confidences of one model may differ between two processors, on average
 
+Parameters = tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of each weight
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -91,20 +93,13 @@ def make(
         RuntimeError: a training failed.
     """
     jobs = plan(base, n_models, n_originals)
-    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots, show_progress)
-    try:
-        pool.run(jobs, folder, engine, progress)
-    finally:
-        progress.close()
+    _train(jobs, folder, engine, show_progress)
     data = steps.open_data(base)
     results = {kind: [folder.load_result(job.key) for job in jobs if job.role == kind] for kind in KINDS}
-    parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    parameters: Parameters = ()
     weights = np.empty((n_originals, 0), np.float16)
     if not outputs_only:
-        originals = [job for job in jobs if job.role == "original"]
-        states = [checkpoint.read_state_dict(folder.weights_path(job.key)) for job in originals]
-        parameters = tuple((name, tuple(tensor.shape)) for name, tensor in states[0].items())
-        weights = np.stack([_flat(state) for state in states])
+        parameters, weights = _rounded([job for job in jobs if job.role == "original"], folder)
         results["original"] = [
             _answers(_net(base, data, parameters, flat), data, result)
             for flat, result in zip(weights, results["original"], strict=True)
@@ -159,11 +154,7 @@ def check(
         _check_originals(opened, base),
     ]
     jobs = plan(base, n_models, 0)
-    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots)
-    try:
-        pool.run(jobs, folder, engine, progress)
-    finally:
-        progress.close()
+    _train(jobs, folder, engine)
     return findings + [_check_model(opened, job, folder.load_result(job.key)) for job in jobs]
 
 
@@ -226,6 +217,21 @@ def data_of(opened: Pack, data: Path) -> tuple[Path, str]:
     )
 
 
+def _train(jobs: Sequence[Job], folder: RunFolder, engine: pool.Engine, show_progress: bool = True) -> None:
+    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots, show_progress)
+    try:
+        pool.run(jobs, folder, engine, progress)
+    finally:
+        progress.close()
+
+
+def _rounded(originals: Sequence[Job], folder: RunFolder) -> tuple[Parameters, np.ndarray]:
+    """Return names and shapes of the weights, and the weights of all originals in half precision."""
+    states = [checkpoint.read_state_dict(folder.weights_path(job.key)) for job in originals]
+    parameters = tuple((name, tuple(tensor.shape)) for name, tensor in states[0].items())
+    return parameters, np.stack([_flat(state) for state in states])
+
+
 def put_originals(opened: Pack, folder: RunFolder) -> list[str]:
     """Write the originals of a pack into a run folder; return the hashes that they are stored under."""
     hashes = []
@@ -272,7 +278,7 @@ def _flat(state: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def _net(
-    base: Job, data: PreparedDataset, parameters: tuple[tuple[str, tuple[int, ...]], ...], flat: np.ndarray
+    base: Job, data: PreparedDataset, parameters: Parameters, flat: np.ndarray
 ) -> torch.nn.Module:
     net = nets.fresh_net(data.n_classes, base.width, seed=0)
     parts = np.split(flat, np.cumsum([int(np.prod(shape)) for _, shape in parameters])[:-1])

@@ -168,7 +168,7 @@ def test_a_pack_that_does_not_fit_is_refused(made, tmp_path, capsys, changes, se
     path, options = made
     command = ["leaderboard", "kaggle_submission/finetune.py", *options[:2], "--reference", str(path)]
     defaults = ["--models", "3", "--originals", "2", "--out", str(tmp_path / "run")]
-    assert cli.main([*command, *defaults, *changes]) == 1
+    assert cli.main([*command, *defaults, *changes]) in (1, 2)  # 2 where the value cannot be right with any pack
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run" / "jobs").exists()
 
