@@ -109,22 +109,7 @@ def make(
         arrays[f"{split}_labels"] = data.labels(split)
     for kind in KINDS:
         arrays |= {f"{kind}_{name}": array for name, array in _outputs(results[kind]).items()}
-    header = Header(
-        data=data.name,
-        fingerprint=data.fingerprint,
-        images_sha256=data.manifest["sha256"]["images.npy"],
-        class_names=tuple(data.class_names),
-        recipe=asdict(base.recipe),
-        width=base.width,
-        seed=base.seed,
-        n_models=n_models,
-        n_originals=n_originals,
-        parameters=parameters,
-        environment=asdict(store.environment()),
-        command=command,
-        date=date.today().isoformat(),
-        arrays={},
-    )
+    header = _header(base, data, parameters, n_models, n_originals, command)
     return pack.write(out, header, arrays)
 
 
@@ -230,6 +215,28 @@ def _rounded(originals: Sequence[Job], folder: RunFolder) -> tuple[Parameters, n
     states = [checkpoint.read_state_dict(folder.weights_path(job.key)) for job in originals]
     parameters = tuple((name, tuple(tensor.shape)) for name, tensor in states[0].items())
     return parameters, np.stack([_flat(state) for state in states])
+
+
+def _header(
+    base: Job, data: PreparedDataset, parameters: Parameters, n_models: int, n_originals: int, command: str
+) -> Header:
+    """Return what a pack says of itself; the hashes of its arrays are filled in when it is written."""
+    return Header(
+        data=data.name,
+        fingerprint=data.fingerprint,
+        images_sha256=data.manifest["sha256"]["images.npy"],
+        class_names=tuple(data.class_names),
+        recipe=asdict(base.recipe),
+        width=base.width,
+        seed=base.seed,
+        n_models=n_models,
+        n_originals=n_originals,
+        parameters=parameters,
+        environment=asdict(store.environment()),
+        command=command,
+        date=date.today().isoformat(),
+        arrays={},
+    )
 
 
 def put_originals(opened: Pack, folder: RunFolder) -> list[str]:
