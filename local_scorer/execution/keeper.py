@@ -31,6 +31,7 @@ MESSAGE_BYTES = 64 << 10
 CHECKPOINT_BYTES = 256 << 20
 REASON_LETTERS, DETAIL_LETTERS = 500, 8000
 KINDS = ("exception", "signature", "weights", "memory")  # of a failure that the entry's process may tell
+LEADER_SECONDS = 10.0  # that the first process of a process space may take to wait for the others
 SPARE_SECONDS = 2.0  # between the entry's clock and the keeper's: start-up, saving, a busy machine
 
 _exit = os._exit  # as it is before an entry can replace it
@@ -82,7 +83,7 @@ def keep(
         _run_and_exit(run, describe, theirs)
     theirs.close()
     try:
-        return _Watch(process, ours, most_bytes, parent).attend(checkpoint, tell)
+        return _Watch(process, leads, ours, most_bytes, parent).attend(checkpoint, tell)
     finally:
         end_run(process)
         ours.close()
@@ -101,8 +102,23 @@ def descendants(process: int, most: int = MOST_PROCESSES) -> list[int]:
     return found
 
 
-def end_run(process: int) -> None:
-    """Kill a run's first process and all others below this one: orphans come here, so they are found."""
+def end_run(process: int, leads: bool = False) -> None:
+    """Kill a run's first process and all others below this one: orphans come here, so they are found.
+
+    Args:
+        leads: the first process leads a process space. It ends last, after it has waited for all others: the
+            system forgets the seconds of processes that end with their space.
+    """
+    if leads:
+        for child in descendants(process):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        deadline = time.monotonic() + LEADER_SECONDS
+        with contextlib.suppress(ChildProcessError):
+            while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
     end_descendants()
@@ -127,10 +143,12 @@ class _Watch:
     """One run as the keeper sees it.
 
     Attributes:
+        leads: `process` leads a process space.
         seconds: CPU seconds of each process of the run, as last seen.
     """
 
     process: int
+    leads: bool
     pipe: socket.socket
     most_bytes: int
     parent: int | None
@@ -158,7 +176,7 @@ class _Watch:
             wall = time.monotonic() - begin
             tell(b"end")
             self._look()
-            end_run(self.process)
+            end_run(self.process, self.leads)
             cpu = self._spent() - before
             return content if isinstance(content, Failure) else _judge(content, value, wall, cpu)
         when = "before unlearning() was called" if begin is None else "before unlearning() returned"
@@ -239,7 +257,10 @@ def _run_and_exit(
 
 
 def _lead_process_space(pipe: socket.socket) -> None:
-    """Fork the process that works, and return in it; this one, the first of its space, waits for its end."""
+    """Fork the process that works, and return in it; this one, the first of its space, waits for its end.
+
+    Then it ends the others of the space and waits for them too, so that their seconds are added to its own.
+    """
     worker = os.fork()
     if worker == 0:
         return
@@ -247,6 +268,10 @@ def _lead_process_space(pipe: socket.socket) -> None:
     process, status = 0, 0
     while process != worker:
         process, status = os.waitpid(-1, 0)
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.waitpid(-1, 0)
     code = os.waitstatus_to_exitcode(status)
     _exit(code if code >= 0 else 128 - code)  # as a shell has it for a process that a signal ended
 

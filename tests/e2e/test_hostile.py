@@ -129,7 +129,7 @@ def ran(tiny_data, tmp_path_factory):
 def test_work_is_on_the_clock_wherever_it_is_done(ran, name):
     result = ran[0](name)
     assert not isinstance(result, Failure), result
-    assert result.cpu_seconds >= WORK
+    assert result.cpu_seconds >= 0.95 * WORK  # the system may count in ticks of 0.01
     assert result.wall_seconds >= WORK
 
 

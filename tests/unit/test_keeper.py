@@ -24,12 +24,23 @@ from local_scorer.runs.store import Failure
 
 os.chdir(sys.argv[1])
 net = Path("net.pt")
+keeper.SPARE_SECONDS = {spare}
 perf_counter = time.perf_counter
 
 def work(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
+
+def switches():
+    status = Path(f"/proc/{{the_keeper}}/status").read_text()
+    return int(status.split("\\nvoluntary_ctxt_switches:")[1].split()[0])
+
+def be_looked_at():
+    # the keeper sleeps between two looks
+    before = switches()
+    while switches() < before + 5:
+        time.sleep(0.01)
 
 def say(line):
     # into the scorer's own pipe, as an entry can that looks for it
@@ -49,6 +60,7 @@ def run(start):
 def describe(error):
     return Failure("exception", f"{{type(error).__name__}}: {{error}}")
 
+the_keeper = os.getpid()
 told = []
 kept = keeper.keep(run, net, describe, 200 << 20, told.append, isolate={isolate})
 left = keeper.descendants(os.getpid())
@@ -62,8 +74,9 @@ print(json.dumps({{**asdict(kept), "checkpoint": checkpoint, "told": told, "left
 def keep(request, tmp_path):
     """Return a function that has some lines kept, and returns what the keeper found."""
 
-    def kept(body):
-        script = SCRIPT.format(body=textwrap.indent(textwrap.dedent(body), "    "), isolate=request.param)
+    def kept(body, spare=2.0):
+        body = textwrap.indent(textwrap.dedent(body), "    ")
+        script = SCRIPT.format(body=body, isolate=request.param, spare=spare)
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
@@ -79,7 +92,7 @@ def test_a_run_leaves_its_checkpoint_and_the_keepers_seconds(keep):
     found = keep("work(0.2)")
     assert found["checkpoint"] == "weights"
     assert found["told"] == ["start", "end"]
-    assert 0.2 <= found["cpu_seconds"] < 0.5
+    assert 0.19 <= found["cpu_seconds"] < 0.5
     assert found["wall_seconds"] >= 0.2
 
 
@@ -91,7 +104,8 @@ HIDDEN_WORK = {
     """,
     "in a thread that nobody waits for": """
         threading.Thread(target=work, args=(100,), daemon=True).start()
-        time.sleep(0.8)
+        while time.process_time() < 0.35:
+            time.sleep(0.01)
     """,
     "in a child": """
         if os.fork() == 0:
@@ -116,8 +130,7 @@ HIDDEN_WORK = {
 @needs_proc
 @pytest.mark.parametrize("body", HIDDEN_WORK.values(), ids=HIDDEN_WORK)
 def test_cpu_seconds_are_those_of_all_processes(keep, body):
-    """On a busy machine a thread that nobody waits for gets less than it asks for, but far more than nothing."""
-    assert keep(body)["cpu_seconds"] > (0.1 if "nobody" in body or "100" in body else 0.29)
+    assert keep(body)["cpu_seconds"] > 0.28  # of 0.3: the system may count in ticks of 0.01
 
 
 @needs_proc
@@ -125,14 +138,14 @@ def test_children_whose_end_the_system_does_not_record_are_seen_at_work(keep):
     found = keep("""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         if os.fork() == 0:
-            work(0.4)
+            work(0.3)
+            be_looked_at()
             Path("done").touch()
             os._exit(0)
         while not Path("done").exists():
             time.sleep(0.01)
-        time.sleep(0.1)
     """)
-    assert found["cpu_seconds"] > 0.2
+    assert found["cpu_seconds"] > 0.28
 
 
 def test_sleeping_does_not_stop_the_wall_clock(keep):
@@ -148,10 +161,11 @@ def test_seconds_from_a_patched_clock_that_cannot_be_fail_the_run(keep, clock):
 
 
 def test_a_clock_that_runs_slow_fails_the_run(keep):
-    found = keep("""
-        work(2.5)
+    slow = """
+        work(0.5)
         globals()["perf_counter"] = lambda: begin + 0.1
-    """)
+    """
+    found = keep(slow, spare=0.2)
     assert found["kind"] == "clock"
 
 
@@ -177,10 +191,10 @@ def test_a_message_without_end_ends_the_run(keep):
 @needs_proc
 def test_shared_memory_has_a_limit(keep):
     found = keep("""
-        shared = mmap.mmap(-1, 1 << 30)
-        while True:
+        shared = mmap.mmap(-1, 300 << 20)
+        for _ in range(300):
             shared.write(bytes(1 << 20))
-            time.sleep(0.001)
+        time.sleep(1000)
     """)
     assert found["kind"] == "memory"
 
@@ -194,7 +208,7 @@ def test_memory_shared_by_many_counts_once(keep):
             if os.fork() == 0:
                 sum(memoryview(shared)[::4096])
                 time.sleep(1000)
-        time.sleep(1)
+        be_looked_at()
     """)
     assert found["checkpoint"] == "weights"
 
@@ -236,7 +250,7 @@ def test_nothing_is_left_when_the_keeper_is_stopped(tmp_path):
     """SIGTERM, as the engine sends it when the time is over."""
     body = "    if os.fork() == 0:\n        os.setsid()\n    time.sleep(1000)\n"
     for isolate in (True, False):
-        script = SCRIPT.format(body=body, isolate=isolate)
+        script = SCRIPT.format(body=body, isolate=isolate, spare=2.0)
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
