@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import shlex
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.options import LARGEST_SEED, OptionError, check_range
 from local_scorer.execution import interrupts, sandbox
+from local_scorer.execution.entries import TEXTS, find_entry, shipped_entries
 from local_scorer.report import board as boards
 from local_scorer.report import table
 from local_scorer.runs.record import Run
@@ -28,6 +28,7 @@ DEFAULT_MODELS = 10
 DEFAULT_ORIGINALS, DEFAULT_RUNS = 4, 16  # with the shipped pack: runs are from each original
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
+CONSOLE_COMMAND = "unlearning-scorer"  # of an installed package
 RANGES = {
     "models": (1, 10_000),
     "originals": (1, 1000),
@@ -37,10 +38,6 @@ RANGES = {
 }
 DEFAULT_DATA = Path("data/synthetic")  # made on the first run
 PACK = Path(__file__).with_name("packs") / "synthetic-quick.npz"  # the built-in set, recipe quick
-ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
-
-KINDS_OF_ENTRY = (".py", ".ipynb", ".zip")
-
 EXIT_CODES = """exit codes: 0 every entry scored; 1 the run stopped (one sentence says why); 2 wrong usage;
 3 an entry failed or was rejected; 130 interrupted (run the same command again to go on)."""
 
@@ -70,7 +67,7 @@ def leaderboard(args: argparse.Namespace) -> int:
     from local_scorer import run as run_room
 
     folder = RunFolder(args.out)
-    entries = [entry_path(entry) for entry in args.entries] or _all_entries()
+    entries = [find_entry(entry) for entry in args.entries] or shipped_entries()
     _say_what_is_fitted(entries, args.device)
     pack = _pack(args, entries)
     settings = run_room.Settings(
@@ -87,9 +84,9 @@ def leaderboard(args: argparse.Namespace) -> int:
         over_limit=args.over_limit,
         outputs=args.outputs,
     )
-    data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
-    settings = dataclasses.replace(settings, data=data)
     with _engine(args) as engine:
+        data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
+        settings = dataclasses.replace(settings, data=data)
         board = run_room.run(settings, entries, folder, engine, args.command_line, add=args.add, again=args.again)
     return _show(folder, board)
 
@@ -116,7 +113,7 @@ def show_report(args: argparse.Namespace) -> int:
     if faces is None and board.data.name == page.BUILT_IN:
         faces = _built_in(board.data.fingerprint)
     html, *figures = page.write_page(run, board, faces, suffix)
-    print(f"Written: {html}, and its figures as {len(figures)} PNG files in {figures[0].parent}")
+    _say_written(f"{html}, and its figures as {len(figures)} PNG files in {figures[0].parent}")
     return code
 
 
@@ -124,8 +121,8 @@ def make_reference(args: argparse.Namespace) -> int:
     """Train originals and retrained models and put what a scorer needs of them into one file."""
     from local_scorer import reference
 
-    base = reference.base_job(_data_folder(args), args.recipe, args.width, args.seed, args.device)
     with _engine(args) as engine:
+        base = reference.base_job(_data_folder(args), args.recipe, args.width, args.seed, args.device)
         made = reference.make(
             base,
             RunFolder(args.out),
@@ -168,7 +165,7 @@ def validate(args: argparse.Namespace) -> int:
     """Check that an entry runs in the competition, and say what it needs to run elsewhere too."""
     from local_scorer import validate as validate_room
 
-    path = Path(args.entry)
+    path = find_entry(args.entry, TEXTS)
     _say_what_is_fitted([path], "cpu")
     checks = validate_room.validate(path)
     failed = [check for check in checks if check.decides and not check.passed]
@@ -192,7 +189,7 @@ def _say_what_is_fitted(entries: list[Path], device: str) -> None:
     from local_scorer.execution import contract
 
     for path in entries:
-        if path.suffix not in (".py", ".ipynb"):
+        if path.suffix not in TEXTS:
             continue
         try:
             source = contract.read_source(path)
@@ -231,18 +228,28 @@ def _show(folder: RunFolder, board: boards.Leaderboard, suffix: str = "") -> int
     print(table.table(board))
     for row in board.rows:
         if row.details:
-            print(f"\nLast lines of {table.printable(row.entry)}:\n{_clean(row.details)}")
+            print(f"\n{_wrapped(f'Last lines of {row.entry}:')}\n{_wrapped(row.details)}")
         if row.status == "failed" and contract.is_about_sizes(row.reason):
-            print(
-                f"\n{table.printable(row.entry)} expects other sizes than those of this run's nets. The "
-                "competition had ten outputs and width 64: --outputs 10 --width 64."
-            )
-    print(f"\nWritten: {', '.join(map(str, paths))}")
+            sizes = "The competition had ten outputs and width 64: --outputs 10 --width 64."
+            print(f"\n{_wrapped(f'{row.entry} expects other sizes than those of this run. {sizes}')}")
+    _say_written(", ".join(map(str, paths)))
     return DONE if board.all_scored else ENTRY_NOT_SCORED
 
 
 def _clean(text: str) -> str:
     return "\n".join(map(table.printable, text.expandtabs().splitlines()))
+
+
+def _wrapped(text: str) -> str:
+    """Return text that can be printed, in lines that are no wider than the table."""
+    lines = _clean(text).splitlines()
+    return "\n".join(textwrap.fill(line, table.TABLE_WIDTH, subsequent_indent="    ") for line in lines)
+
+
+def _say_written(paths: str) -> None:
+    """Name the files that were written; a path stays whole, so that it can be copied."""
+    print()
+    print(textwrap.fill(f"Written: {paths}", table.TABLE_WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def _engine(args: argparse.Namespace) -> contextlib.AbstractContextManager[Engine]:
@@ -281,6 +288,7 @@ def _data_folder(args: argparse.Namespace) -> Path:
     from data_prep.sources import synthetic
 
     size = DEFAULT_SIZE if args.size is None else args.size
+    synthetic.check_size(size)
     folder = DEFAULT_DATA if size == DEFAULT_SIZE else DEFAULT_DATA.with_name(f"synthetic-{size}")
     if not (folder / "manifest.json").is_file():
         print(f"Making the built-in data set in {folder} ...", file=sys.stderr)
@@ -335,40 +343,21 @@ def _n_models(entries: list[Path], pack: Path | None) -> int:
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS
 
 
-def entry_path(text: str) -> Path:
-    """Return the file that is meant by a path, or by the name of an entry in kaggle_submission/.
-
-    Raises:
-        OptionError: there is no such file, or it is not an entry.
-    """
-    path, named = Path(text), ENTRIES / f"{text}.py"
-    if path.name == text and not path.exists() and named.is_file():
-        path = named
-    if not path.exists():
-        near = difflib.get_close_matches(path.stem, [entry.stem for entry in _all_entries()], n=1)
-        meant = f"Do you mean {near[0]}?" if near else "Give its path, or its name in kaggle_submission/."
-        raise OptionError(f"There is no entry file {path}. {meant}")
-    if not path.is_file() or path.suffix not in KINDS_OF_ENTRY:
-        raise OptionError(f"{path} is not an entry: an entry is a file named *{', *'.join(KINDS_OF_ENTRY)}.")
-    if path.stem.startswith("__"):
-        raise OptionError(f"{path} is not an entry: a file named {path.name} has another meaning in Python.")
-    return path
-
-
-def _all_entries() -> list[Path]:
-    return sorted(path for path in ENTRIES.glob("*.py") if not path.name.startswith("_"))
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return name if name == CONSOLE_COMMAND else "python -m local_scorer"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m local_scorer",
+        prog=_program(),
         description="Score machine-unlearning entries at home.",
-        epilog="example: python -m local_scorer leaderboard kaggle_submission/finetune.py --models 10",
+        epilog=f"example: {_program()} leaderboard kaggle_submission/finetune.py --models 10",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, example in (
-        ("leaderboard", leaderboard, "python -m local_scorer leaderboard --models 10 --out runs/first"),
-        ("score", leaderboard, "python -m local_scorer score submission.zip --data data/mufac32 --width 64"),
+        ("leaderboard", leaderboard, "leaderboard --models 10 --out runs/first"),
+        ("score", leaderboard, "score submission.zip --data data/mufac32 --width 64"),
     ):
         command = _command(commands, name, function, f"{example}\n\n{EXIT_CODES}")
         if name == "score":
@@ -380,22 +369,23 @@ def _parser() -> argparse.ArgumentParser:
             )
         _add_run_arguments(command)
         command.set_defaults(add=name == "score")  # to the board of the run folder
-    command = _command(commands, "validate", validate, "python -m local_scorer validate my_entry.py")
-    command.add_argument("entry", metavar="ENTRY", help="an entry file, or a notebook with one")
-    command = _command(commands, "report", show_report, "python -m local_scorer report runs/default")
+    command = _command(commands, "validate", validate, "validate my_entry.py")
+    help_text = "an entry file, a notebook with one, or a name in kaggle_submission/; nets have ten outputs"
+    command.add_argument("entry", metavar="ENTRY", help=help_text)
+    command = _command(commands, "report", show_report, "report runs/default")
     command.add_argument("folder", metavar="DIR", help="the --out folder of a run")
     command.add_argument("--rules", choices=boards.RULES, help="default: those of the run")
     faces = "show the hardest pictures of this prepared dataset; never publish a page with real people's faces"
     command.add_argument("--thumbnails", type=Path, metavar="DATA", help=faces)
     _add_reference_commands(commands)
-    command = _command(commands, "job", do_job, "python -m local_scorer job JOB.json --out runs/shared")
+    command = _command(commands, "job", do_job, "job JOB.json --out runs/shared")
     command.add_argument("file", metavar="FILE", type=Path, help="the job, as JSON")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
     command.add_argument("--limit", type=float, metavar="S", help="seconds inside unlearning()")
     command.add_argument("--workers", type=int, default=0, metavar="W", help="jobs that share this machine")
     command.add_argument("--parent", type=int, metavar="PID", help="end when this process has ended")
     command.add_argument("--sandbox", choices=sandbox.MODES, default="auto", help="as of leaderboard")
-    command = _command(commands, "ls", list_runs, "python -m local_scorer ls runs")
+    command = _command(commands, "ls", list_runs, "ls runs")
     command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
     return parser
 
@@ -407,11 +397,11 @@ def _add_reference_commands(commands) -> None:
         actions,
         "make",
         make_reference,
-        "python -m local_scorer reference make --data data/mufac32 --recipe report --models 64 --outputs-only "
+        "reference make --data data/mufac32 --recipe report --models 64 --outputs-only "
         "--pack mufac32.npz",
     )
-    check = _command(actions, "check", check_reference, "python -m local_scorer reference check --pack FILE")
-    info = _command(actions, "info", show_reference, "python -m local_scorer reference info --pack FILE")
+    check = _command(actions, "check", check_reference, "reference check --pack FILE")
+    info = _command(actions, "info", show_reference, "reference info --pack FILE")
     for action in (make, check, info):
         action.add_argument("--pack", type=Path, required=action is make, default=PACK, metavar="FILE")
     for action in (make, check):
@@ -435,7 +425,7 @@ def _command(commands, name, function, example: str) -> argparse.ArgumentParser:
         name,
         help=summary,
         description=summary,
-        epilog=f"example: {example}",
+        epilog=f"example: {_program()} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=function)

@@ -53,6 +53,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_size(size: int) -> None:
+    """Raise an OptionError unless pictures can be drawn with so many pixels a side."""
+    options.check_range("--size", size, SMALLEST, pictures.LARGEST_SIDE, "pixels")
+
+
 def prepare(out: Path | str, people: int = 200, size: int = 32, seed: int = 0) -> Path:
     """Draw `people` people, about 10 pictures each, and write the prepared data set to `out`.
 
@@ -60,7 +65,7 @@ def prepare(out: Path | str, people: int = 200, size: int = 32, seed: int = 0) -
         ValueError: too few people, a picture too small, a negative seed, or `out` holds something else.
     """
     options.check_range("--people", people, FEWEST_PEOPLE, MOST_PEOPLE)
-    options.check_range("--size", size, SMALLEST, pictures.LARGEST_SIDE, "pixels")
+    check_size(size)
     options.check_seed(seed)
     # A stream each: faces, pictures and splits stay the same if another part draws more numbers.
     for_people, for_ages, for_views, for_splits, for_sheet = np.random.default_rng(seed).spawn(5)

@@ -7,10 +7,13 @@ import math
 import sys
 from pathlib import Path
 
+from data_prep.options import OptionError
 from kaggle_submission.tools import kaggle_tree, notebook, sync
+from local_scorer.execution.entries import TEXTS, find_entry
 
-DONE, PROBLEM, NOT_PASSED, INTERRUPTED = 0, 1, 3, 130
+DONE, PROBLEM, WRONG_USAGE, NOT_PASSED, INTERRUPTED = 0, 1, 2, 3, 130
 DEFAULT_OUT = Path("runs/kaggle")
+ENTRY_HELP = "an entry file (.py), a notebook with one (.ipynb), or a name in kaggle_submission/"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         return args.run(args)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USAGE
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return PROBLEM
@@ -28,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_notebook(args: argparse.Namespace) -> int:
     """Write a ready Kaggle notebook around an entry file, and the metadata to push it."""
-    out = args.out or DEFAULT_OUT / args.entry.stem
-    notebook_path, metadata_path = notebook.write(args.entry, out, args.user)
+    entry = find_entry(args.entry, TEXTS)
+    out = args.out or DEFAULT_OUT / entry.stem
+    notebook_path, metadata_path = notebook.write(entry, out, args.user)
     print(f"Wrote {notebook_path} and {metadata_path}.")
     print(f"Try it here:     python -m kaggle_submission rehearse {notebook_path} --data PREPARED")
     if args.user == notebook.UNKNOWN_USER:
@@ -40,16 +47,17 @@ def write_notebook(args: argparse.Namespace) -> int:
 
 def rehearse(args: argparse.Namespace) -> int:
     """Run a notebook at home as Kaggle would, with few runs, and check its submission.zip."""
+    if not 0 < args.timeout < math.inf:  # NaN is not
+        raise OptionError(f"--timeout must be a number of seconds above 0, found {args.timeout}.")
+    if args.runs < 2:
+        raise OptionError(f"--runs must be at least 2, found {args.runs}: one run shows no spread.")
+    if args.limit_images < 8:
+        raise OptionError(f"--limit-images must be at least 8, found {args.limit_images}.")
+    path = find_entry(args.notebook, TEXTS)
     from kaggle_submission.tools import rehearse as rehearsing  # imports torch
 
-    if not 0 < args.timeout < math.inf:  # NaN is not
-        raise ValueError(f"--timeout must be a number of seconds above 0, found {args.timeout}.")
-    if args.runs < 2:
-        raise ValueError(f"--runs must be at least 2, found {args.runs}: one run shows no spread.")
-    if args.limit_images < 8:
-        raise ValueError(f"--limit-images must be at least 8, found {args.limit_images}.")
     rehearsal = rehearsing.rehearse(
-        args.notebook, args.data, args.runs, args.limit_images, args.timeout, keep=args.keep
+        path, args.data, args.runs, args.limit_images, args.timeout, keep=args.keep
     )
     for change in rehearsal.changes:
         print(f"changed for the rehearsal: {change}")
@@ -58,9 +66,9 @@ def rehearse(args: argparse.Namespace) -> int:
     failed = sum(finding.level == "FAIL" for finding in rehearsal.findings)
     doubts = sum(finding.level == "warn" for finding in rehearsal.findings)
     if failed:
-        print(f"FAIL: {args.notebook} is not ready. Mend what is marked FAIL ({failed}), then rehearse again.")
+        print(f"FAIL: {path} is not ready. Mend what is marked FAIL ({failed}), then rehearse again.")
         return NOT_PASSED
-    print(f"PASS: {args.notebook}" + (f", with {doubts} warning(s) to read." if doubts else "."))
+    print(f"PASS: {path}" + (f", with {doubts} warning(s) to read." if doubts else "."))
     return DONE
 
 
@@ -79,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(
         commands, "notebook", write_notebook, "python -m kaggle_submission notebook kaggle_submission/finetune.py"
     )
-    command.add_argument("entry", type=Path, metavar="ENTRY", help="an entry file")
+    command.add_argument("entry", metavar="ENTRY", help=ENTRY_HELP)
     command.add_argument("--out", type=Path, metavar="DIR", help=f"folder (default: {DEFAULT_OUT}/ENTRY)")
     command.add_argument("--user", default=notebook.UNKNOWN_USER, help="your Kaggle name, for the metadata")
     command = _command(
@@ -90,11 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         "exit codes: 0 PASS; 1 the rehearsal could not take place; 2 wrong usage; 3 FAIL; 130 interrupted.",
     )
     add = command.add_argument
-    add("notebook", type=Path, metavar="NOTEBOOK", help="a notebook (.ipynb), or an entry file (.py)")
+    add("notebook", metavar="NOTEBOOK", help=f"a notebook of the competition, or {ENTRY_HELP}")
     add("--data", type=Path, required=True, metavar="PREPARED", help="a prepared data set")
     add("--runs", type=int, default=4, metavar="N", help="runs instead of the 512 (default: 4)")
     add("--limit-images", type=int, default=256, metavar="N", help="pictures a split (default: 256)")
-    add("--timeout", type=float, default=1800, metavar="SECONDS", help="for the whole notebook (default: 1800)")
+    timeout = "for the notebook from top to bottom, each of the three times that it runs (default: 1800)"
+    add("--timeout", type=float, default=1800, metavar="SECONDS", help=timeout)
     add("--keep", type=Path, metavar="DIR", help="keep /kaggle as it was at the end, and the notebook as it ran")
     _command(commands, "sync", sync_blocks, "python -m kaggle_submission sync")
     summary, _, example = kaggle_tree.__doc__.partition("\n\n")

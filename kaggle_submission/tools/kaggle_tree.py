@@ -16,6 +16,7 @@ expect a ResNet-18 of width 64 with 10 outputs: --outputs 10 gives spare ones to
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -29,6 +30,7 @@ from tqdm.auto import tqdm
 
 from data_prep import dataset, folders
 from data_prep.dataset import PreparedDataset
+from data_prep.options import LARGEST_SEED, OptionError, check_range
 from data_prep.sources.kaggle import COLUMNS, PLAIN_NAME
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the other commands do without
@@ -54,8 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the tree and say what it holds."""
-    if args.weights is None:
-        print(f"Training the original by the recipe {args.recipe}, width {args.width} ...", file=sys.stderr)
     out = prepare(
         args.prepared,
         args.out,
@@ -92,18 +92,22 @@ def prepare(
         `out`, which appears only once it is whole.
 
     Raises:
-        ValueError: the data set, the weights or a setting cannot be used, or `out` holds something.
+        OptionError: a setting cannot be used, or `out` holds something.
+        ValueError: the data set or the weights cannot be used.
     """
-    from local_scorer.models.recipes import RECIPES
+    from local_scorer.models.recipes import RECIPES, WIDTHS
 
-    data = dataset.load(prepared)
     folders.refuse_full(Path(out))
+    check_range("--seed", seed, 0, LARGEST_SEED)
+    if width not in WIDTHS:
+        raise OptionError(f"--width must be one of {', '.join(map(str, WIDTHS))}, found {width}.")
     if recipe not in RECIPES:
-        raise ValueError(f"Unknown recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
+        raise OptionError(f"Unknown recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
+    data = dataset.load(prepared)
     if weights is not None:
         original = _read_weights(weights, data.n_classes, outputs)
     else:
-        original = train_original(data, RECIPES[recipe], width, outputs or data.n_classes, seed)
+        original = train_original(data, RECIPES[recipe], width, outputs or data.n_classes, seed, progress=True)
     return write(data, out, original, splits=(*SPLITS, "test") if with_test else SPLITS)
 
 
@@ -148,29 +152,39 @@ def write(
 
 
 def train_original(
-    data: PreparedDataset, recipe: Recipe, width: int, outputs: int, seed: int, limit: int | None = None
+    data: PreparedDataset,
+    recipe: Recipe,
+    width: int,
+    outputs: int,
+    seed: int,
+    limit: int | None = None,
+    progress: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Train an original model on retain and forget set; return its state dict on the CPU.
 
     Args:
         limit: most pictures of a split; the first ones are taken.
+        progress: say what is done, with a bar on a terminal.
 
     Raises:
-        ValueError: there are fewer outputs than classes, or the width is unknown.
+        OptionError: there are fewer outputs than classes, or the width is unknown.
     """
     import torch
 
     from local_scorer.models import nets as models
 
     if outputs < data.n_classes:
-        raise ValueError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
+        raise OptionError(f"--outputs must be at least {data.n_classes}, the number of classes; found {outputs}.")
+    if progress:
+        print(f"Training the original by the recipe {recipe.name}, width {width} ...", file=sys.stderr)
     rows = np.concatenate([data.rows("retain")[:limit], data.rows("forget")[:limit]])
     labels = torch.from_numpy(data.columns["age_group"][rows])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = models.fresh_net(outputs, width, seed).to(device)
     images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)
     counts = torch.bincount(labels, minlength=outputs)
-    models.train(net, images, labels.to(device), recipe, counts, seed)
+    bar = functools.partial(tqdm, desc="Training the original", unit="epoch", disable=None if progress else True)
+    models.train(net, images, labels.to(device), recipe, counts, seed, each_epoch=bar)
     return {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
 
 
@@ -178,12 +192,12 @@ def _read_weights(path: Path, n_classes: int, outputs: int | None) -> dict[str, 
     from local_scorer.execution import checkpoint
 
     if not path.is_file():
-        raise ValueError(f"There is no file {path}: name a state dict with --weights, or leave it out.")
+        raise OptionError(f"There is no file {path}: name a state dict with --weights, or leave it out.")
     weights = checkpoint.read_resnet18(path, str(path))
     found = len(weights["fc.weight"])
     if found < n_classes or outputs not in (None, found):
         wanted = outputs or f"at least {n_classes}"
-        raise ValueError(f"{path} is a model with {found} outputs, expected {wanted}. Name other --weights.")
+        raise OptionError(f"{path} is a model with {found} outputs, expected {wanted}. Name other --weights.")
     return weights
 
 

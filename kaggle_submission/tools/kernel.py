@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from kaggle_submission.tools.clock import Clock
 from local_scorer.execution import keeper, sandbox
 
 BOOK, ENDING = "notebook.ipynb", "ending.json"
@@ -23,7 +24,7 @@ BOOK, ENDING = "notebook.ipynb", "ending.json"
 def execute(content: dict, root: Path, timeout: float) -> tuple[str, str] | None:
     """Run a notebook that starts in /kaggle/working below `root`; return the kind and text of what stopped it.
 
-    The notebook with its outputs is left in `root`.
+    The notebook with its outputs and what its processes worked over time is left in `root`.
 
     Raises:
         ValueError: what runs notebooks is not installed.
@@ -55,9 +56,11 @@ def _main(root: Path, timeout: float) -> None:
     sandbox.die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        ending = _execute_here(root, timeout)
+        with Clock() as clock:
+            ending = _execute_here(root, timeout)
     finally:
         keeper.end_descendants()
+    clock.write(root)
     (root / ENDING).write_text(json.dumps(ending), encoding="utf-8")
 
 

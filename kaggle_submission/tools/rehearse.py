@@ -7,7 +7,6 @@ working, where the notebook starts.
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 
 from data_prep import dataset, folders
 from data_prep.dataset import PreparedDataset
-from kaggle_submission.tools import checks, forecast, kaggle_tree, kernel, notebook, rewrite
+from kaggle_submission.tools import checks, clock, forecast, kaggle_tree, kernel, notebook, rewrite
 from kaggle_submission.tools.checks import Finding
 from kaggle_submission.tools.forecast import Timed
 from kaggle_submission.tools.rewrite import RUNS
@@ -55,7 +54,7 @@ def rehearse(
         prepared: folder of a prepared data set.
         runs: how many runs stand for the 512.
         limit_images: pictures a split; half of them to forget.
-        timeout: seconds for the whole notebook.
+        timeout: seconds for the notebook from top to bottom, each of the three times that it runs.
         keep: folder for the scratch tree and the notebook as it ran; None to delete them.
 
     Raises:
@@ -118,23 +117,31 @@ class _Stage:
         return _execute(_fitted(self.content, root, self.runs)[0], root, self.timeout)
 
     def _check_time(self, retain: int, forget: int) -> Finding:
-        """Run it again with half the pictures to retain, then to forget: so the work on each is known."""
-        timed = [Timed(retain, forget, _seconds_of_runs(self.root))]
-        if not timed[0].seconds:
+        """Run it again with half the pictures to retain, then to forget: so the work on each is known.
+
+        Plain training is timed between them, by whose speed each is measured.
+        """
+        gpu = torch.cuda.is_available()
+        seconds = [clock.seconds_of_runs(self.root, gpu)]
+        if not seconds[0]:
             return Finding("warn", "time", "The checkpoints were deleted, so the time of a run is not known.")
-        for few_retain, few_forget in ((max(1, retain // 2), forget), (retain, max(1, forget // 2))):
+        fewer = ((max(1, retain // 2), forget), (retain, max(1, forget // 2)))
+        passes = forecast.time_plain_training(self.data, self.original, retain)
+        plain = [next(passes)]
+        for few_retain, few_forget in fewer:
             root = self.root / "timing"
             failure = self._run_with_pictures(root, few_retain, few_forget)
-            seconds = _seconds_of_runs(root)
+            seconds.append(clock.seconds_of_runs(root, gpu))
             shutil.rmtree(root)
-            if failure or not seconds:
+            if failure or not seconds[-1]:
                 why = failure.text if failure else "it left no checkpoints."
                 text = f"With {few_retain} pictures to retain and {few_forget} to forget, {why}"
                 return Finding("warn", "time", f"The time of 512 runs is not known. {text}")
-            timed.append(Timed(few_retain, few_forget, seconds))
-        plain = forecast.time_plain_training(self.data, self.original, retain)
-        all_retain, all_forget = (len(self.data.rows(split)) for split in ("retain", "forget"))
-        return forecast.forecast((timed[0], timed[1], timed[2]), all_retain, all_forget, plain)
+            plain.append(next(passes))
+        beside = (plain[0], (plain[0] + plain[1]) / 2, (plain[1] + plain[2]) / 2)
+        numbers = ((retain, forget), *fewer)
+        timed = tuple(Timed(*number, *of) for number, *of in zip(numbers, seconds, beside, strict=True))
+        return forecast.forecast(timed, *(len(self.data.rows(split)) for split in ("retain", "forget")))
 
     def _check_mock(self) -> Finding:
         """Run the notebook on the copy of the data that participants see."""
@@ -168,15 +175,6 @@ def _make_places(root: Path) -> Path:
     for name in ("input", "tmp", "working"):
         (root / "kaggle" / name).mkdir(parents=True)
     return root / "kaggle" / "input" / notebook.COMPETITION
-
-
-def _seconds_of_runs(root: Path) -> tuple[float, ...]:
-    """Return the seconds of each run but the first: from one checkpoint to the next."""
-    given = root / "kaggle" / "input"
-    saved = sorted(
-        path.stat().st_mtime for path in (root / "kaggle").rglob("*.pth") if given not in path.parents
-    )
-    return tuple(after - before for before, after in itertools.pairwise(saved))
 
 
 def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str], list[str]]:

@@ -120,13 +120,13 @@ def _pieces(cells: list[str]) -> Iterator[_Piece]:
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Give the definitions in a body, out of the conditions and loops that they stand in.
 
-    A condition that only sets names, as the choice of a device does, or that only raises, stays whole.
+    What only sets names, as the choice of a device and the reading of a file do, or only raises, stays whole.
     """
     for node in body:
         if isinstance(node, ast.If | ast.Try) and not _is_plain(node):
             for block in (node.body, *(handler.body for handler in getattr(node, "handlers", ())), node.orelse):
                 yield from _statements(block)
-        elif isinstance(node, ast.With):
+        elif isinstance(node, ast.With) and not _is_plain(node):
             yield from _statements(node.body)
         elif not isinstance(node, ast.Expr | ast.For | ast.While | ast.Raise | ast.Assert | ast.Delete):
             yield node
@@ -136,6 +136,8 @@ def _is_plain(node: ast.stmt) -> bool:
     """Say whether a statement sets names and does nothing else but stop."""
     if isinstance(node, ast.If):
         return all(map(_is_plain, (*node.body, *node.orelse)))
+    if isinstance(node, ast.With):  # with open(...) as file: settings = json.load(file)
+        return all(map(_is_plain, node.body))
     if isinstance(node, ast.Try):
         handlers = [inner for handler in node.handlers for inner in handler.body]
         return all(map(_is_plain, (*node.body, *handlers, *node.orelse, *node.finalbody)))

@@ -102,6 +102,15 @@ def descendants(process: int, most: int = MOST_PROCESSES) -> list[int]:
     return found
 
 
+def cpu_seconds(process: int) -> float:
+    """Return the CPU seconds of a process so far, on Linux.
+
+    Raises:
+        OSError: it has ended.
+    """
+    return time.clock_gettime((~process << 3) | 2)  # what clock_getcpuclockid(3) gives for a process
+
+
 def end_run(process: int, leads: bool = False) -> None:
     """Kill a run's first process and all others below this one: orphans come here, so they are found.
 
@@ -214,7 +223,7 @@ class _Watch:
         processes = descendants(os.getpid())
         for process in processes:
             with contextlib.suppress(OSError):
-                self.seconds[process] = _cpu_seconds(process)
+                self.seconds[process] = cpu_seconds(process)
         if len(processes) > MOST_PROCESSES:
             return Failure("killed", f"The entry had more than {MOST_PROCESSES} processes at once.")
         resident = sum(map(_resident_bytes, processes))  # counts shared pages once for each process
@@ -336,10 +345,6 @@ def _how_it_ended(code: int | None, when: str) -> Failure:
     if code is not None and code < 0:
         return Failure("killed", f"The process was ended by {signal.Signals(-code).name}.")
     return Failure("exception", f"The process ended (exit code {code}) {when}.")
-
-
-def _cpu_seconds(process: int) -> float:
-    return time.clock_gettime((~process << 3) | 2)  # what clock_getcpuclockid(3) gives for a process
 
 
 def _resident_bytes(process: int) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from data_prep.options import OptionError
 from local_scorer.execution import interrupts
 from local_scorer.execution.job import Job
 from local_scorer.runs import store
@@ -73,7 +74,7 @@ class LocalEngine:
             sandbox: "auto", "required" or "off": see `sandbox.probe`.
 
         Raises:
-            ValueError: there is no GPU for "cuda".
+            OptionError: there is no GPU for "cuda".
         """
         self.folder = RunFolder(folder.root.absolute())  # an entry may change the working directory
         self.device = device
@@ -199,7 +200,7 @@ def _count_gpus() -> int:
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch sees no GPU here. Use --device cpu.")
+        raise OptionError("--device cuda: torch sees no GPU here. Use --device cpu.")
     return torch.cuda.device_count()
 
 

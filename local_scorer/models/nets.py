@@ -7,6 +7,8 @@ no Python per example.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torchvision
 from torch import nn
@@ -56,6 +58,7 @@ def train(
     recipe: Recipe,
     class_counts: torch.Tensor,
     seed: int,
+    each_epoch: Callable[[range], Iterable[int]] = iter,
 ) -> None:
     """Train `net` in place and leave it in eval mode.
 
@@ -64,6 +67,7 @@ def train(
         labels: int64 ``[n]``, on the device of `net`.
         class_counts: ``[n_classes]`` pictures of each class in the full training set.
         seed: batch order and augmentation depend on it alone.
+        each_epoch: goes through the epochs, as tqdm does to show a bar.
 
     The batches of an epoch are of nearly equal size, at most half a batch off the recipe's. A last batch of a
     few pictures, as a plain loop would make it, spoils the running statistics of batch normalisation: on the
@@ -82,7 +86,7 @@ def train(
         weights = torch.where(class_counts > 0, 1.0 / class_counts.clamp(min=1), 0.0).to(device)
     optimizer = _optimizer(net, recipe)
     schedule = _schedule(optimizer, recipe, len(images))
-    for _ in range(recipe.epochs):
+    for _ in each_epoch(range(recipe.epochs)):
         for rows in _batches(len(images), recipe.batch_size, order):
             rows = rows.to(device)
             batch = images[rows].float()

@@ -4,13 +4,13 @@ A check takes some ten seconds of two cores. All entries run on such batches in 
 processes of their own.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kaggle_submission.tools import sync
 from local_scorer import validate
+from tests.helpers.entries import use_small_nets
 
 FOLDER = Path(__file__).resolve().parents[2] / "kaggle_submission"
 
@@ -24,7 +24,6 @@ def one_for_each_set_of_blocks():
 
 @pytest.mark.parametrize("path", one_for_each_set_of_blocks(), ids=lambda path: path.stem)
 def test_validates(path, monkeypatch):
-    for name in ("FIRST", "SECOND"):
-        monkeypatch.setattr(validate, name, replace(getattr(validate, name), width=16, retain=128))
+    use_small_nets(monkeypatch)
     monkeypatch.setattr(validate, "SECONDS", 60.0)  # a busy machine is no fault of the entry
     assert [check for check in validate.validate(path) if not check.passed] == []

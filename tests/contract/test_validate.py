@@ -1,13 +1,13 @@
 """`validate` names what is wrong with an entry, and nothing that is not."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from local_scorer import validate
 from local_scorer.cli import main
 from local_scorer.validate import Check
+from tests.helpers.entries import use_small_nets
 from tests.helpers.notebooks import notebook
 
 DEFINITION = "def unlearning(net, retain_loader, forget_loader, val_loader):\n"
@@ -42,9 +42,7 @@ NARROW = (
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Take a small net: width 64 makes each of these tests four times as long."""
-    for name in ("FIRST", "SECOND"):
-        monkeypatch.setattr(validate, name, replace(getattr(validate, name), width=16, retain=128))
+    use_small_nets(monkeypatch)
 
 
 @pytest.fixture
@@ -75,13 +73,14 @@ def test_careless_entry(failed):
 
 def test_entry_that_expects_the_competitions_data_runs_there(failed):
     fixes = failed(NARROW)
-    assert fixes.keys() == {validate.TUPLES, validate.OTHER_NET, validate.SMALL}
+    assert fixes.keys() == {validate.TUPLES, validate.OTHER_NET, validate.SMALL}  # a cause each
     assert fixes[validate.TUPLES] == (
         "TypeError: list indices must be integers or slices, not str (line 5). "
         "Take batch[0] and batch[1] where a batch is not a dict, as unpack() in the template does."
     )
     assert "weight tensor should be defined" in fixes[validate.OTHER_NET]
     assert "(line 6). Take the class count from net.fc.out_features" in fixes[validate.OTHER_NET]
+    assert "Expected more than 1 value per channel when training" in fixes[validate.SMALL]
 
 
 def test_entry_that_does_nothing(failed):
@@ -199,12 +198,17 @@ def test_line_of_a_notebook_is_quoted(failed):
 
 def test_command_prints_what_decides_and_its_exit_code_tells(tmp_path, capsys):
     path = tmp_path / "mine.py"
+    path.write_text("def unlearning(:\n")
     assert main(["validate", str(path)]) == 3
-    assert capsys.readouterr().out.splitlines() == [
-        "Runs in the competition:",
-        f"  FAIL  can be read as Python: There is no entry file {path}.",
-        f"FAIL: {path} does not run in the competition yet.",
-    ]
+    first, failure, last = capsys.readouterr().out.splitlines()
+    assert first == "Runs in the competition:"
+    assert failure.startswith("  FAIL  can be read as Python: ")
+    assert last == f"FAIL: {path} does not run in the competition yet."
+
+
+def test_command_refuses_a_file_that_is_not_there(tmp_path, capsys):
+    assert main(["validate", str(tmp_path / "mine.py")]) == 2
+    assert f"There is no entry file {tmp_path / 'mine.py'}. " in capsys.readouterr().err
 
 
 def test_command_calls_what_does_not_decide_a_hint(tmp_path, capsys, monkeypatch):

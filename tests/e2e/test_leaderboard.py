@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from local_scorer import cli
+from local_scorer.execution.entries import find_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 FINETUNE = ROOT / "kaggle_submission" / "finetune.py"
@@ -245,10 +245,10 @@ def test_an_entry_that_is_not_there_is_refused_before_anything_starts(tmp_path, 
 
 def test_an_entry_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.entry_path("finetune") == cli.ENTRIES / "finetune.py"
+    assert find_entry("finetune") == FINETUNE
     (tmp_path / "__init__.py").touch()
     with pytest.raises(ValueError, match="is not an entry"):
-        cli.entry_path("__init__.py")
+        find_entry("__init__.py")
 
 
 def test_failing_entries_become_rows(finished, tiny_data, tmp_path):

@@ -1,6 +1,7 @@
 """Entries loaded as modules, so that a test can change their settings, and tiny loaders in both batch forms."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from local_scorer import validate
 from local_scorer.models.nets import fresh_net
 
 ENTRIES = Path(__file__).resolve().parents[2] / "kaggle_submission"
@@ -97,3 +99,13 @@ def states(net: nn.Module) -> dict[str, torch.Tensor]:
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Say whether two state dicts hold the same bits."""
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def use_small_nets(monkeypatch):
+    """Have `validate` take narrow nets: width 64 makes it four times as long."""
+    first = replace(validate.FIRST, width=16, retain=128)
+    monkeypatch.setattr(validate, "FIRST", first)
+    monkeypatch.setattr(validate, "SECOND", replace(first, index=1))
+    small = replace(validate.FURTHER[validate.SMALL], width=16)
+    further = {**validate.FURTHER, validate.TUPLES: replace(first, as_tuples=True), validate.SMALL: small}
+    monkeypatch.setattr(validate, "FURTHER", further)

@@ -1,8 +1,6 @@
 """The notebook that is made of an entry, and what a rehearsal changes in a notebook."""
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +13,7 @@ from data_prep import dataset
 from kaggle_submission.tools import cli, kaggle_tree, notebook
 from local_scorer.execution import without_gpu
 from local_scorer.execution.contract import EntryError
+from local_scorer.execution.entries import shipped_entries
 from local_scorer.models import nets
 from tests.helpers.notebooks import notebook as as_notebook
 
@@ -125,16 +124,13 @@ def test_the_command_says_what_comes_next(tmp_path, capsys):
         "Before a push, put your Kaggle name for YOUR-KAGGLE-NAME in kernel-metadata.json (or use --user).\n"
         f"Send to Kaggle:  kaggle kernels push -p {out}\n"
     )
-    assert cli.main(["notebook", str(tmp_path / "none.py")]) == 1
-    assert capsys.readouterr().err == f"error: There is no entry file {tmp_path / 'none.py'}.\n"
+    assert cli.main(["notebook", "finetune", "--out", str(out)]) == 0
+    assert cli.main(["notebook", str(tmp_path / "none.py")]) == 2
+    assert f"error: There is no entry file {tmp_path / 'none.py'}. " in capsys.readouterr().err
 
 
 def test_the_tools_are_no_entries():
-    done = subprocess.run(
-        [sys.executable, "-c", "from local_scorer import cli; print(*[p.name for p in cli._all_entries()])"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.split() == [path.name for path in ENTRIES]
+    assert shipped_entries() == ENTRIES
 
 
 @pytest.fixture
