@@ -17,7 +17,7 @@ from local_scorer.execution import interrupts, sandbox
 from local_scorer.execution.entries import TEXTS, find_entry, shipped_entries
 from local_scorer.report import board as boards
 from local_scorer.report import table
-from local_scorer.runs.record import Run
+from local_scorer.runs.record import SETUPS, Run
 from local_scorer.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DONE, PROBLEM, WRONG_USAGE, ENTRY_NOT_SCORED = 0, 1, 2, 3
 DEFAULT_MODELS = 10
 DEFAULT_ORIGINALS, DEFAULT_RUNS = 4, 16  # with the shipped pack: runs are from each original
+DEFAULT_FULL = 32  # of the full set-up, with the shipped pack: originals, one run from each
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
 CONSOLE_COMMAND = "unlearning-scorer"  # of an installed package
@@ -70,10 +71,13 @@ def leaderboard(args: argparse.Namespace) -> int:
     entries = [find_entry(entry) for entry in args.entries] or shipped_entries()
     _say_what_is_fitted(entries, args.device)
     pack = _pack(args, entries)
+    n_models = _n_models(args, entries, pack) if args.models is None else args.models
+    usual = n_models if args.setup == "full" else 1 if pack is None else DEFAULT_ORIGINALS
     settings = run_room.Settings(
         data=DEFAULT_DATA,
-        n_models=_n_models(entries, pack) if args.models is None else args.models,
-        n_originals=(1 if pack is None else DEFAULT_ORIGINALS) if args.originals is None else args.originals,
+        n_models=n_models,
+        setup=args.setup,
+        n_originals=usual if args.originals is None else args.originals,
         reference=pack,
         recipe=args.recipe,
         width=args.width,
@@ -332,13 +336,12 @@ def _data_of_pack(args: argparse.Namespace, pack: Path) -> Path:
     return folder
 
 
-def _n_models(entries: list[Path], pack: Path | None) -> int:
+def _n_models(args: argparse.Namespace, entries: list[Path], pack: Path | None) -> int:
     """Return as many as the first submission among the entries holds, and a default without one."""
     from local_scorer.execution import submission
 
     if pack is not None:
-        return DEFAULT_RUNS
-
+        return DEFAULT_FULL if args.setup == "full" else DEFAULT_RUNS
     zips = [entry for entry in entries if entry.suffix == ".zip"]
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS
 
@@ -445,6 +448,8 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     models = "runs from each original (competition: 512; default: 16 with a pack, else 10; of a zip: all)"
     add("--models", type=int, metavar="N", help=models)
     add("--originals", type=int, metavar="K", help="models to unlearn from (default: 4 with a pack, else 1)")
+    setup = "competition (default): N runs from each original; full: one from each of N originals, trained here"
+    add("--setup", choices=SETUPS, default=SETUPS[0], help=setup)
     add("--reference", type=Path, metavar="PACK", help="take originals and retrained models from this pack")
     add("--fresh", action="store_true", help="train everything here, also where the shipped pack would do")
     add("--recipe", default="quick", help="how models are trained: competition, report or quick (default)")

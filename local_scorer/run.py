@@ -20,7 +20,18 @@ from local_scorer.report import board
 from local_scorer.report.board import Leaderboard
 from local_scorer.runs import store
 from local_scorer.runs.pack import Pack
-from local_scorer.runs.record import CEILING, FLOOR, Counts, Data, Entry, Provenance, Run, RunRecord, RunSettings
+from local_scorer.runs.record import (
+    CEILING,
+    FLOOR,
+    SETUPS,
+    Counts,
+    Data,
+    Entry,
+    Provenance,
+    Run,
+    RunRecord,
+    RunSettings,
+)
 from local_scorer.runs.store import RunFolder
 
 CALIBRATIONS = 4  # models trained here for the clock, where a pack gave the others
@@ -41,7 +52,8 @@ class Settings:
         device: "cpu" or "cuda".
         seed: every job's seed follows from it.
         sandbox: "auto", "required" or "off": see `execution.sandbox`.
-        n_originals: K, original models; each entry runs N times from each.
+        setup: "competition": each entry runs N times from each of a few originals; "full": once from each of N.
+        n_originals: K, original models of the competition set-up; the full one has N.
         reference: a pack that originals and retrained models come from; None to train them here.
         over_limit: let entries that are far over the time limit come to their end, for study.
         outputs: of the nets, at least the number of classes; None for one per class.
@@ -55,6 +67,7 @@ class Settings:
     device: str = "cpu"
     seed: int = 0
     sandbox: str = "auto"
+    setup: str = "competition"
     n_originals: int = 1
     reference: Path | None = None
     over_limit: bool = False
@@ -67,6 +80,13 @@ class Settings:
             raise OptionError(f"--models must be at least 3, found {self.n_models}: fewer show no spread.")
         if self.n_originals < 1:
             raise OptionError(f"--originals must be at least 1, found {self.n_originals}.")
+        if self.setup not in SETUPS:
+            raise OptionError(f"Unknown set-up {self.setup!r}: expected one of {', '.join(SETUPS)}.")
+        if self.setup == "full" and self.n_originals != self.n_models:
+            raise OptionError(
+                "--setup full runs once from each of N originals: expected as many originals as models, "
+                f"{self.n_models}, found {self.n_originals}."
+            )
         if self.reference is not None and self.n_originals < 2:
             raise OptionError("With a reference pack --originals must be at least 2, for their spread.")
         if self.recipe not in RECIPES:
@@ -107,7 +127,8 @@ def run(
     _check_names(entries)
     base = _base_job(settings, data)
     models = _train_here(base, settings) if settings.reference is None else _from_pack(base, settings, folder)
-    planned = [_plan_entry(base, path, folder, settings.n_models, models.weights) for path in entries]
+    n_runs = 1 if settings.setup == "full" else settings.n_models
+    planned = [_plan_entry(base, path, folder, n_runs, models.weights) for path in entries]
     unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
     submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
     provenance = Provenance(
@@ -185,6 +206,7 @@ def _record(
         originals=_keys(models.originals),
         retrained=_keys(models.retrained),
         ceiling=_keys(models.ceiling),
+        setup=settings.setup,
         n_originals=settings.n_originals,
         reference=models.reference,
         calibration=_keys(models.calibration),
@@ -198,7 +220,8 @@ class _Models:
     """The models that entries start from and are compared with.
 
     Attributes:
-        originals, retrained, ceiling: jobs that train them here; empty where they come from a pack.
+        originals, retrained, ceiling: jobs that train them here; empty where they come from a pack, which gives
+            no originals to the full set-up.
         weights: for each original the name that a pack's weights are stored under, or None where it is trained.
         reference: SHA-256 of the pack.
         calibration: with a pack, the jobs that are trained here for the clock, one half before the entries run
@@ -250,21 +273,26 @@ def _from_pack(base: Job, settings: Settings, folder: RunFolder) -> _Models:
     ):
         if ours != theirs:
             raise ValueError(f"{opened.path} was made with another {name}; give the same, or score with --fresh.")
+    full = settings.setup == "full"  # its originals are trained here: a pack has few
     for name, asked, held in (
-        ("--originals", settings.n_originals, header.n_originals),
+        ("--originals", 0 if full else settings.n_originals, header.n_originals),
         ("--models", settings.n_models, header.n_models),
     ):
         if asked > held:
             raise ValueError(f"{opened.path} allows {name} up to {held}, found {asked}.")
-    if not opened.has_weights:
+    if not (full or opened.has_weights):
         raise ValueError(f"{opened.path} holds outputs only: there is no original in it to unlearn from.")
     if not folder.pack_path.is_file() or Pack(folder.pack_path).sha256 != opened.sha256:
         store.write_atomically(folder.pack_path, opened.path.read_bytes())
+    if full:
+        originals, weights = _copies(base, settings.n_originals), [None] * settings.n_originals
+    else:
+        originals, weights = [], list(reference.put_originals(opened, folder)[: settings.n_originals])
     return _Models(
-        originals=[],
+        originals=originals,
         retrained=[],
         ceiling=[],
-        weights=list(reference.put_originals(opened, folder)[: settings.n_originals]),
+        weights=weights,
         reference=opened.sha256,
         calibration=_copies(base, CALIBRATIONS, role="retrained"),
     )
@@ -314,7 +342,7 @@ def _other_entries(folder: RunFolder, record: RunRecord) -> tuple[Entry, ...]:
     if not (folder.root / "run.json").is_file():
         return ()
     there = Run.open(folder).record
-    same = ("data", "rules", "n_models", "n_originals", "originals", "retrained", "reference")
+    same = ("data", "rules", "setup", "n_models", "n_originals", "originals", "retrained", "reference")
     if any(getattr(there, name) != getattr(record, name) for name in same):
         raise ValueError(
             f"The board in {folder.root} is one of {there.data.name} with N={there.n_models}, recipe "
@@ -342,20 +370,21 @@ def _copies(base: Job, count: int, **changes: Any) -> list[Job]:
 
 
 def _plan_entry(
-    base: Job, path: Path, folder: RunFolder, n_models: int, weights: Sequence[str | None]
+    base: Job, path: Path, folder: RunFolder, n_runs: int, weights: Sequence[str | None]
 ) -> tuple[Entry, list[Job]]:
     """Return what the record says of the entry, and its jobs: none if the file cannot be read.
 
     Args:
+        n_runs: from each original.
         weights: for each original, see `_Models`.
     """
     name = contract.entry_name(path)
     if path.suffix == ".zip":
         if len(weights) > 1:
             raise SubmissionError(f"{path} comes from one original: score it with --fresh --originals 1.")
-        _check_submission(base, path, n_models)
+        _check_submission(base, path, n_runs)
         digest = data_prep.dataset.sha256_of(path)
-        jobs = _copies(base, n_models, role="submitted", entry=name, entry_hash=digest, submission=str(path))
+        jobs = _copies(base, n_runs, role="submitted", entry=name, entry_hash=digest, submission=str(path))
         return Entry(name=name, hash=digest, keys=_keys(jobs)), jobs
     try:
         source = contract.read_source(path)
@@ -367,7 +396,7 @@ def _plan_entry(
     jobs = [
         job
         for number, stored in enumerate(weights)
-        for job in _copies(run, n_models, original=number, weights=stored)
+        for job in _copies(run, n_runs, original=number, weights=stored)
     ]
     return Entry(name=name, hash=digest, keys=_keys(jobs)), jobs
 

@@ -112,7 +112,8 @@ class Leaderboard:
     """All that ``leaderboard.json`` holds; `rows` are sorted by score, rejected and failed ones last.
 
     Attributes:
-        n_originals: originals that each entry ran from, N times each.
+        setup: "competition", N runs from each original; or "full", one from each of N.
+        n_originals: originals that each entry ran from.
         n_retrained: retrained models that all are compared with.
         to_forget: see `shift.something_to_forget`; in standard deviations of the retrained models.
         notes: sentences that a reader of the table needs.
@@ -129,6 +130,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     ties: tuple[Tie, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    setup: str = "competition"
     n_originals: int = 1
     n_retrained: int = 0
     schema: int = SCHEMA
@@ -136,6 +138,11 @@ class Leaderboard:
     @property
     def all_scored(self) -> bool:
         return all(row.status == "scored" for row in self.rows)
+
+    @property
+    def floor_models(self) -> str:
+        """What the models of the floor are."""
+        return "the N originals as they are" if self.setup == "full" else "N copies of the original"
 
 
 def collect(run: Run, rules: str | None = None) -> Leaderboard:
@@ -154,7 +161,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     reference = _reference(run, rules)
     rows = [_scored_row(name, run.sets(name), reference) for name in (CEILING, FLOOR)]
     rows += [_entry_row(run, entry, reference) for entry in record.entries]
-    with_statistics = _with_statistics if record.n_originals == 1 else _over_originals
+    with_statistics = _with_statistics if record.n_sets == 1 else _over_originals
     rows, pairs, tied = with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
     to_forget = shift.something_to_forget(run.original, run.retrained)
@@ -162,6 +169,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
         data=record.data,
         rules=rules,
         n_models=record.n_models,
+        setup=record.setup,
         n_originals=record.n_originals,
         n_retrained=run.retrained.n_models,
         to_forget=to_forget,
@@ -245,7 +253,8 @@ def _with_statistics(
     if reference.rules != "official":
         return list(rows), (), ()
     retrained = reference.retrained
-    evaluated = {row.entry: run.models(row.entry) for row in rows if row.n_models and row.entry != FLOOR}
+    copies = FLOOR if run.record.setup == "competition" else None  # without a spread of their own
+    evaluated = {row.entry: run.models(row.entry) for row in rows if row.n_models and row.entry != copies}
     scored = {row.entry: evaluated[row.entry] for row in rows if row.entry in evaluated and row.score is not None}
     redraws = intervals.redraw_all(scored, retrained)
     pairs = ties.comparisons(redraws)
@@ -261,7 +270,10 @@ def _with_statistics(
             )
         if row.entry in scored:
             row = replace(row, forecast=forecast.forecast(scored[row.entry], retrained))
-            if row.score > 0:  # of no points at all, no spread can be told
+            if len(row.scores) > 1:  # the ceiling of a pack, in several sets
+                of_mean = originals.mean_over_originals(row.scores)
+                row = replace(row, score_low=of_mean.low, score_high=of_mean.high)
+            elif row.score > 0:  # of no points at all, no spread can be told
                 of = intervals.intervals_of(redraws[row.entry])
                 ends = of.models.score_low, of.models.score_high
                 row = replace(row, score_low=ends[0], score_high=ends[1], intervals=of)
@@ -400,9 +412,13 @@ def _mean(values: Iterable[float]) -> float:
 
 def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
     """Return the sentences that a reader of the table needs, the weightiest first."""
-    notes = [score.zero_spread_note(rules), _worker_note(run), _mixture_note(run)]
+    notes = [_worker_note(run), _mixture_note(run)]
+    if run.record.setup == "competition":
+        notes.insert(0, score.zero_spread_note(rules))
+    if run.record.n_sets == 1:
+        notes.insert(0, score.small_n_note(run.record.n_models))
     if run.record.n_originals == 1:
-        notes[:0] = [score.small_n_note(run.record.n_models), ONE_ORIGINAL]
+        notes.insert(1, ONE_ORIGINAL)
     if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
     return tuple(note for note in notes if note)

@@ -55,7 +55,7 @@ class Kind:
 
 UNLEARNED = Kind("unlearned", "unlearned models", "unlearned")
 RETRAINED = Kind("retrained", "retrained models", "retrained")
-COPIES = Kind("original", "copies of the original", "muted")
+COPIES = Kind("original", "original models", "muted")
 SECOND_SET = Kind("second set", "models of the second set", "second")
 FIRST_SET = Kind("first set", "models of the first set", "retrained")
 
@@ -282,7 +282,7 @@ def forest(
         scores: one an entry.
         low, high: ends of the intervals; NaN where there is none.
         kinds: per entry the name of its colour in `PALETTE`; "unlearned" by default.
-        floor: score of N copies of the original.
+        floor: score of the row "no unlearning".
         ceiling: score of a second set of retrained models.
         names_above: write each name above its bar and not beside it, where there is little width.
     """

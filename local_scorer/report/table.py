@@ -51,7 +51,7 @@ def table(board: Leaderboard) -> str:
         "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
         f"95% for the mean score if the evaluation were repeated with other {_others(board)}; ceil. = score as "
         "a share of that of a second set of retrained models; time as a share of retraining, limit "
-        f"{TIME_LIMIT:.0%}; floor = N copies of the original.",
+        f"{TIME_LIMIT:.0%}; floor = {board.floor_models}.",
     ]
     below += [f"Tie: {tie}" for tie in board.ties]
     below += [_forecast(row) for row in board.rows if row.forecast]
@@ -85,6 +85,11 @@ def shortened(name: str, length: int, tail: int | None = None) -> str:
 
 
 def _sizes(board: Leaderboard) -> str:
+    if board.setup == "full":
+        return (
+            f"full set-up: one run from each of N={board.n_models} originals, beside {board.n_retrained} "
+            "retrained models"
+        )
     if board.n_originals == 1:
         return f"N={board.n_models}"
     runs = f"N={board.n_models} runs from each of {board.n_originals} originals"
@@ -92,6 +97,8 @@ def _sizes(board: Leaderboard) -> str:
 
 
 def _others(board: Leaderboard) -> str:
+    if board.setup == "full":
+        return "originals and other models"
     return "models" if board.n_originals == 1 else "originals"
 
 

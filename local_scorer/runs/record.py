@@ -30,6 +30,7 @@ from local_scorer.runs.store import Environment, Failure, Header, JobResult, Run
 
 SCHEMA = 2
 FLOOR, CEILING = "no unlearning", "retrained"  # names of the two rows that the entries are read by
+SETUPS = ("competition", "full")
 KEY = re.compile(r"[\w-]{1,64}")  # becomes part of a file name
 
 
@@ -101,7 +102,8 @@ class RunRecord:
 
     Attributes:
         rules: "official" or "notebook".
-        n_models: N, runs from each original; without a pack also the number of retrained models.
+        setup: "competition", N runs from each original; or "full", one run from each of N originals.
+        n_models: N; without a pack also the number of retrained models.
         originals: keys of the jobs that trained the originals; empty where a pack gave them.
         retrained, ceiling: keys of the two sets of N retrained models; the first is what all are compared with.
             Empty where a pack gave them.
@@ -119,10 +121,16 @@ class RunRecord:
     ceiling: tuple[str, ...]
     entries: tuple[Entry, ...]
     provenance: Provenance
+    setup: str = "competition"
     n_originals: int = 1
     reference: str | None = None
     calibration: tuple[str, ...] = ()
     schema: int = SCHEMA
+
+    @property
+    def n_sets(self) -> int:
+        """How many sets of N models an entry is scored in: one for each original, or one of all."""
+        return 1 if self.setup == "full" else self.n_originals
 
 
 @dataclass(frozen=True)
@@ -196,9 +204,10 @@ class Run:
         return self.sets(name)[0]
 
     def sets(self, name: str) -> tuple[ModelSet, ...]:
-        """Return what the models of an entry left behind, N models for each original.
+        """Return what the models of an entry left behind, N models for each original; one set in the full set-up.
 
-        Of the floor, these are N copies of each original; of the ceiling, as many sets of N models as there are.
+        Of the floor, these are N copies of each original, in the full set-up the N originals; of the ceiling, as
+        many sets of N models as there are.
 
         Raises:
             ValueError: the run has no such entry, or a result is missing or damaged.
@@ -209,7 +218,7 @@ class Run:
 
     def _split(self, name: str) -> Iterator[ModelSet]:
         n_models = self.record.n_models
-        if name == FLOOR:
+        if name == FLOOR and self.record.setup == "competition":
             for number in range(self.original.n_models):
                 yield self.original.part(number, number + 1).repeated(n_models)
             return
@@ -220,7 +229,7 @@ class Run:
     @property
     def original(self) -> ModelSet:
         """The models that entries unlearn from, one or several; errors as for `sets`."""
-        if self.pack:
+        if not self.record.originals:
             return self._packed("original").part(0, self.record.n_originals)
         return self._read(self.record.originals)
 
@@ -334,6 +343,8 @@ def read_record(text: str | bytes) -> RunRecord:
         raise ValueError("it names no retrained models")
     if record.reference is not None and not record.calibration:
         raise ValueError("it names no models for the clock")
+    if record.setup not in SETUPS or (record.setup == "full" and record.n_originals != record.n_models):
+        raise ValueError("its set-up is unknown, or is not one of as many originals as models")
     names = [FLOOR, CEILING, *(entry.name for entry in record.entries)]
     for name in names:
         if names.count(name) > 1:

@@ -152,9 +152,25 @@ def test_a_board_against_a_pack(made, tmp_path):
     assert np.array_equal(run.retrained.logits, Pack(path).array("retrained_forget_logits"))
 
 
+def test_the_full_setup_trains_as_many_originals_as_models(made, tmp_path):
+    """With a pack of two originals, N=3; those that the pack was made with are in the run folder already."""
+    path, options = made
+    entry = tmp_path / "nothing.py"
+    entry.write_text("def unlearning(net, retain_loader, forget_loader, val_loader):\n    net.eval()\n")
+    command = ["leaderboard", str(entry), *options, "--reference", str(path), "--models", "3"]
+    assert cli.main([*command, "--setup", "full"]) == 0
+    run = Run.open(options[-1])
+    assert len(set(run.record.originals)) == 3
+    runs, floor = run.models("nothing"), run.models("no unlearning")
+    assert np.array_equal(runs.logits, floor.logits)  # each run starts from an original of its own
+    assert not np.array_equal(floor.logits[0], floor.logits[1])
+    assert run.retrained.n_models == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        (["--setup", "full"], "as many originals as models"),
         (["--originals", "1"], "at least 2"),
         (["--originals", "3"], "--originals up to 2"),
         (["--models", "4"], "--models up to 3"),

@@ -82,6 +82,22 @@ def test_reference_rows(folder):
     assert found.to_forget == pytest.approx(4.0, rel=1e-5)  # (5 - 1) / 1
 
 
+def test_full_setup_scores_the_originals_themselves(folder):
+    """Each run starts from an original of its own; three originals that answer as retrained models have F = 1."""
+    originals = save_jobs(folder, "original", [some_result(confidence, 25.0) for confidence in (0, 1, 2)])
+    entry = add_entry(folder, "mine")
+    full = {"setup": "full", "n_originals": 3, "originals": originals}
+    found = board.collect(Run(folder, record_of(entry, **full)))
+    floor, mine = row_of(found, "no unlearning"), row_of(found, "mine")
+    assert (floor.forgetting_quality, floor.n_models, floor.time_ratio) == (1, 3, 0)
+    assert floor.score_low < floor.score == floor.score_high == 1
+    assert (len(mine.scores), mine.n_models) == (1, 3)
+    text = " ".join(table.table(found).split())
+    assert "one run from each of N=3 originals" in text
+    assert "floor = the N originals as they are" in text
+    assert not any("copies of one model" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(("seconds", "status"), [(4.0, "scored"), (4.001, "rejected")])
 def test_time_limit_is_a_fifth(folder, seconds, status):
     entry = add_entry(folder, "mine", seconds=seconds)
@@ -335,7 +351,7 @@ def test_json_has_the_fields_that_others_read(folder):
     content = json.loads(board.to_json(usual_board(folder)))
     assert content.keys() == {
         "schema", "data", "rules", "n_models", "to_forget", "notes", "provenance", "rows", "ties", "comparisons",
-        "n_originals", "n_retrained",
+        "n_originals", "n_retrained", "setup",
     }  # fmt: skip
     assert {
         "entry", "status", "reason", "score", "score_low", "score_high", "forgetting_quality", "retain_accuracy",
