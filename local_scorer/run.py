@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import DEVICES, Job
 from local_scorer.execution.pool import Engine
 from local_scorer.execution.submission import SubmissionError
-from local_scorer.metric.score import TIME_LIMIT
+from local_scorer.metric.clock import TIME_LIMIT
 from local_scorer.models.recipes import RECIPES, WIDTHS
 from local_scorer.report import board
 from local_scorer.report.board import Leaderboard
@@ -34,8 +37,9 @@ from local_scorer.runs.record import (
 )
 from local_scorer.runs.store import RunFolder
 
-CALIBRATIONS = 4  # models trained here for the clock, where a pack gave the others
-FAR_OVER = 3.0  # times the limit: such a run is stopped, since waiting for its end changes nothing
+CALIBRATIONS = 6  # models trained here for the clock, where a pack gave the others
+FIRST = 2  # trainings that come before the runs: the time at which a run is stopped follows from them
+FAR_OVER = 5.0  # times the limit, by the wall clock: a run is stopped there, far enough for a busy machine
 OVER_LIMIT = 2.0  # times retraining: where even --over-limit stops a run
 
 
@@ -224,8 +228,7 @@ class _Models:
             no originals to the full set-up.
         weights: for each original the name that a pack's weights are stored under, or None where it is trained.
         reference: SHA-256 of the pack.
-        calibration: with a pack, the jobs that are trained here for the clock, one half before the entries run
-            and the other after.
+        calibration: with a pack, the jobs that are trained here for the clock.
     """
 
     originals: list[Job]
@@ -237,13 +240,17 @@ class _Models:
 
     @property
     def first(self) -> list[Job]:
-        """What is trained before the entries run."""
-        return [*self.originals, *self.retrained, *self.ceiling, *self.calibration[: CALIBRATIONS // 2]]
+        """What is trained before the entries run: the originals, and enough to know when to stop a run."""
+        return [*self.originals, *self._timed[:FIRST]]
 
     @property
-    def last(self) -> list[Job]:
-        """What is trained after the entries have run."""
-        return self.calibration[CALIBRATIONS // 2 :]
+    def among(self) -> list[Job]:
+        """What is trained among the runs of the entries, under the same load."""
+        return self._timed[FIRST:]
+
+    @property
+    def _timed(self) -> list[Job]:
+        return [*self.retrained, *self.ceiling, *self.calibration]
 
 
 def _train_here(base: Job, settings: Settings) -> _Models:
@@ -307,20 +314,32 @@ def _do_all(
     show_progress: bool,
     over_limit: bool,
 ) -> None:
-    """Look at submissions first, since a bad one ends the run; then train: the time limit follows from it."""
-    trained = models.first
-    jobs = [*submitted, *trained, *unlearned, *models.last]
+    """Look at submissions first, since a bad one ends the run; then train and unlearn, under the same load."""
+    jobs = [*submitted, *models.first, *models.among, *unlearned]
     progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots, show_progress)
+    rest = spread(
+        [job for job in unlearned if not job.is_done(folder)],
+        [job for job in models.among if not job.is_done(folder)],
+    )
     try:
-        later = [*trained, *unlearned, *models.last]
-        for job, failure in pool.run(submitted, folder, engine, progress, later=later).items():
+        for job, failure in pool.run(submitted, folder, engine, progress, later=[*models.first, *rest]).items():
             raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
-        pool.run(trained, folder, engine, progress, later=[*unlearned, *models.last])
+        pool.run(models.first, folder, engine, progress, later=rest)
+        trained = [job for job in (*models.first, *models.among) if job.is_done(folder)]
         limit = (OVER_LIMIT if over_limit else FAR_OVER * TIME_LIMIT) * _retraining(trained, folder)
-        pool.run(unlearned, folder, engine, progress, limit=limit, later=models.last)
-        pool.run(models.last, folder, engine, progress)
+        pool.run(rest, folder, engine, progress, limit=limit)
     finally:
         progress.close()
+
+
+def spread(runs: Sequence[Job], trainings: Sequence[Job]) -> list[Job]:
+    """Return the runs of all entries in rounds, one of each at a time, with the trainings evenly among them."""
+    of_entry: dict[str | None, list[Job]] = defaultdict(list)
+    for run in runs:
+        of_entry[run.entry].append(run)
+    rounds = [run for turn in zip_longest(*of_entry.values()) for run in turn if run is not None]
+    places = [((number + 0.5) / len(jobs), job) for jobs in (rounds, trainings) for number, job in enumerate(jobs)]
+    return [job for _, job in sorted(places, key=itemgetter(0))]
 
 
 def _retraining(trained: list[Job], folder: RunFolder) -> float:

@@ -1,7 +1,8 @@
 """The metric, on arrays. Needs no torch.
 
 The names below lead from logits to confidences, epsilons, points and forgetting quality; `quality` has them, and
-`attacks` the attacks behind epsilon. `score` makes the final score of N unlearned and N retrained models.
+`attacks` the attacks behind epsilon. `score` makes the final score of N unlearned and N retrained models, and
+`clock` holds their times against the limit.
 """
 
 from local_scorer.metric.quality import (

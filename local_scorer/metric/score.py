@@ -15,7 +15,6 @@ import numpy as np
 from local_scorer import metric
 
 ENOUGH_MODELS = 64  # below, scores hardly rank entries: see `small_n_note`
-TIME_LIMIT = 0.20  # of retraining from scratch (organisers' metric report; report, section 5.3)
 
 
 def _no_array() -> np.ndarray:
@@ -104,44 +103,6 @@ def final_score(unlearned: ModelSet, retrained: ModelSet, rules: str = "official
     retain_ratio = _ratio(unlearned.retain_accuracy, retrained.retain_accuracy, "retain")
     test_ratio = _ratio(unlearned.test_accuracy, retrained.test_accuracy, "test")
     return Score(quality * retain_ratio * test_ratio, quality, retain_ratio, test_ratio)
-
-
-def time_ratio(unlearning_seconds: float, retraining_seconds: float) -> float:
-    """Return unlearning time as a share of retraining time; above `TIME_LIMIT` an entry is rejected.
-
-    Raises:
-        ValueError: the retraining time is not positive.
-
-    >>> time_ratio(3.0, 20.0)
-    0.15
-    """
-    if not retraining_seconds > 0:
-        raise ValueError(f"The retraining time must be positive, found {retraining_seconds} seconds.")
-    return unlearning_seconds / retraining_seconds
-
-
-def time_ratio_by_machine(
-    seconds: np.ndarray, machines: np.ndarray, retraining_seconds: np.ndarray, retraining_machines: np.ndarray
-) -> float:
-    """Return unlearning time as a share of retraining time, each kind of machine compared with itself.
-
-    Args:
-        seconds, retraining_seconds: ``[n_models]``, with the `machines` that they were taken on.
-
-    Returns:
-        The mean over the models whose machine has retrained some too; NaN if there are none.
-
-    >>> time_ratio_by_machine(np.array([1.0, 8.0]), np.array(["a", "b"]), np.array([10.0]), np.array(["a"]))
-    0.1
-    """
-    if not len(machines) or len({*machines, *retraining_machines}) == 1:
-        return time_ratio(float(seconds.mean()), float(retraining_seconds.mean()))
-    means = {
-        machine: float(retraining_seconds[retraining_machines == machine].mean())
-        for machine in set(retraining_machines)
-    }
-    shares = [time_ratio(float(s), means[m]) for s, m in zip(seconds, machines, strict=True) if m in means]
-    return float(np.mean(shares)) if shares else float("nan")
 
 
 def small_n_note(n_models: int) -> str | None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from local_scorer.metric import score
-from local_scorer.metric.score import TIME_LIMIT, ModelSet
+from local_scorer.metric import clock, score
+from local_scorer.metric.clock import TIME_LIMIT
+from local_scorer.metric.score import ModelSet
+from local_scorer.report import times
 from local_scorer.runs.record import CEILING, FLOOR, Data, Entry, Run, RunSettings
 from local_scorer.runs.store import Environment, Failure, Header, RunFolder, write_atomically
 from local_scorer.statistics import audits, forecast, intervals, klom, originals, shift, ties
@@ -56,9 +58,12 @@ class Row:
         retain_accuracy, forget_accuracy, test_accuracy: mean over models, shares from 0 to 1.
         retain_ratio, test_ratio: mean accuracy over that of the retrained models.
         seconds: mean wall-clock seconds of ``unlearning()`` (of training, for "retrained"); None for checkpoints
-            made elsewhere, as are the two ratios below.
-        time_ratio: mean wall-clock seconds over those of retraining; the limit is 0.2.
-        cpu_time_ratio: the same in CPU seconds.
+            made elsewhere, as are the ratios below.
+        time_ratio: median over the runs of their time as a share of retraining; the limit is 0.2. See
+            `metric.clock`.
+        time_low, time_high: its 95 % interval; where it holds the limit, `reason` says so.
+        clock: what `time_ratio` is of: "cpu" seconds, or "wall" for a GPU and for a run that was stopped.
+        cpu_time_ratio, wall_time_ratio: the ratio by each clock.
         n_models: models that were scored.
         intervals: of score and F, by what is redrawn: models, forget examples, or both.
         forecast: of score and F with 512 models; None below `forecast.LEAST_MODELS` models.
@@ -82,7 +87,11 @@ class Row:
     test_ratio: float | None = None
     seconds: float | None = None
     time_ratio: float | None = None
+    time_low: float | None = None
+    time_high: float | None = None
+    clock: str | None = None
     cpu_time_ratio: float | None = None
+    wall_time_ratio: float | None = None
     n_models: int = 0
     intervals: Intervals | None = None
     forecast: Forecast | None = None
@@ -95,6 +104,10 @@ class Row:
     @property
     def is_reference(self) -> bool:
         return self.entry in (FLOOR, CEILING)
+
+    @property
+    def is_near_limit(self) -> bool:
+        return not self.is_reference and clock.is_near(self.time_low, self.time_high)
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
     reference = _reference(run, rules)
-    rows = [_scored_row(name, run.sets(name), reference) for name in (CEILING, FLOOR)]
+    rows = [_scored_row(run, name, reference) for name in (CEILING, FLOOR)]
     rows += [_entry_row(run, entry, reference) for entry in record.entries]
     with_statistics = _with_statistics if record.n_sets == 1 else _over_originals
     rows, pairs, tied = with_statistics(run, rows, reference)
@@ -221,14 +234,11 @@ def write(folder: RunFolder, board: Leaderboard, suffix: str = "") -> list[Path]
 
 @dataclass(frozen=True)
 class _Reference:
-    """What every row is held against; seconds and machines are of both sets of retrained models."""
+    """What every row is held against."""
 
     retrained: ModelSet
     rules: str
     ceiling: float
-    wall_seconds: np.ndarray
-    cpu_seconds: np.ndarray
-    machines: np.ndarray
 
 
 def _reference(run: Run, rules: str) -> _Reference:
@@ -237,9 +247,6 @@ def _reference(run: Run, rules: str) -> _Reference:
         retrained=run.retrained,
         rules=rules,
         ceiling=float(np.mean(ceiling)),
-        wall_seconds=np.concatenate([models.wall_seconds for models in run.timed]),
-        cpu_seconds=np.concatenate([models.cpu_seconds for models in run.timed]),
-        machines=np.concatenate([models.machines for models in run.timed]),
     )
 
 
@@ -312,59 +319,52 @@ def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
     missing = run.missing(entry.name)
     failed = run.failure(entry.name)
     if failed:
-        return _failed_row(entry, *failed, float(reference.wall_seconds.mean()))
+        return _failed_row(entry, *failed, times.training_seconds(run, "wall"))
     if missing:
         reason = f"Not finished: {len(missing)} of its {len(entry.keys)} runs are missing."
         return Row(entry.name, "failed", reason)
     try:
-        sets = run.sets(entry.name)
+        run.sets(entry.name)
     except ValueError as error:  # a damaged result
         return Row(entry.name, "failed", str(error))
-    return _scored_row(entry.name, sets, reference)
+    return _scored_row(run, entry.name, reference)
 
 
 def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: float) -> Row:
     run = f"run {index + 1} of {len(entry.keys)}"
     if failure.kind == "time-out" and failure.seconds is not None:
-        ratio = score.time_ratio(failure.seconds, retraining_seconds)
+        ratio = failure.seconds / retraining_seconds
         reason = (
             f"Stopped in {run} after {failure.seconds:.1f} s, {ratio:.0%} of the {retraining_seconds:.1f} s "
-            f"that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster"
+            f"(wall clock) that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster"
             + (", or give --over-limit to see what it would score" if ratio < MEASURED_TO else "")
             + ". On a busy machine, or with a recipe that trains briefly, give --again or a longer --recipe."
         )
-        return Row(entry.name, "rejected", reason, seconds=failure.seconds, time_ratio=ratio)
+        return Row(entry.name, "rejected", reason, seconds=failure.seconds, time_ratio=ratio, clock="wall")
     reason = f"[{failure.kind}, {run}] {failure.reason}"
     return Row(entry.name, "failed", reason, details=failure.details)
 
 
-def _scored_row(name: str, sets: Sequence[ModelSet], reference: _Reference) -> Row:
+def _scored_row(run: Run, name: str, reference: _Reference) -> Row:
+    sets = run.sets(name)
     results = [score.final_score(models, reference.retrained, reference.rules) for models in sets]
     total = _mean(result.score for result in results)
-    seconds = 0.0 if name == FLOOR else _mean(models.wall_seconds.mean() for models in sets)
-    ratio, cpu_ratio = (0.0, 0.0) if name == FLOOR else _time_ratios(sets, reference)
-    rejected = name != CEILING and ratio > TIME_LIMIT
+    taken, seconds = times.times_of(run, name), times.seconds_of(run, name)
+    rejected = times.is_rejected(name, taken)
     broken = sum(int((~np.isfinite(models.logits).all(axis=(1, 2))).sum()) for models in sets)
     n_models = sum(models.n_models for models in sets)
-    reason = ""
-    if broken:
-        reason = f"{broken} of {n_models} models answer with NaN or infinity on forget pictures."
-    if math.isnan(ratio) and name != CEILING:
-        reason = f"No kind of machine ran both it and a retraining: the limit of {TIME_LIMIT:.0%} was not checked."
-    if math.isnan(seconds) and name != CEILING:
-        reason = f"Made elsewhere, in a time that is not known: the limit of {TIME_LIMIT:.0%} was not checked."
     quality = _mean(result.forgetting_quality for result in results)
-    if total == 0 and name not in (FLOOR, CEILING) and not broken:
-        reason = f"{reason} {_why_zero(sets, quality, reference)}".strip()
+    reasons = [times.reason(name, taken, seconds)]
     if rejected:
-        reason = (
-            f"unlearning() took {ratio:.1%} of the time of retraining, the limit is {TIME_LIMIT:.0%}. "
-            f"Without the limit its score would be {total:.4f}."
-        )
+        reasons.append(f"Without the limit its score would be {total:.4f}.")
+    elif broken:
+        reasons.insert(0, f"{broken} of {n_models} models answer with NaN or infinity on forget pictures.")
+    elif total == 0 and name not in (FLOOR, CEILING):
+        reasons.append(_why_zero(sets, quality, reference))
     return Row(
         entry=name,
         status="rejected" if rejected else "scored",
-        reason=reason,
+        reason=" ".join(filter(None, reasons)),
         score=None if rejected else total,
         score_without_limit=total if rejected else None,
         share_of_ceiling=total / reference.ceiling if reference.ceiling > 0 and not rejected else None,
@@ -375,8 +375,12 @@ def _scored_row(name: str, sets: Sequence[ModelSet], reference: _Reference) -> R
         retain_ratio=_mean(result.retain_ratio for result in results),
         test_ratio=_mean(result.test_ratio for result in results),
         seconds=_known(seconds),
-        time_ratio=_known(ratio),
-        cpu_time_ratio=_known(cpu_ratio),
+        time_ratio=_known(taken.deciding.ratio),
+        time_low=_known(taken.deciding.low),
+        time_high=_known(taken.deciding.high),
+        clock=taken.clock,
+        cpu_time_ratio=_known(taken.cpu.ratio),
+        wall_time_ratio=_known(taken.wall.ratio),
         n_models=sets[0].n_models,
         scores=tuple(result.score for result in results),
     )
@@ -392,18 +396,6 @@ def _why_zero(sets: Sequence[ModelSet], quality: float, reference: _Reference) -
             "Let chance into it, such as the order of batches or dropout."
         )
     return "Score 0: on every forget picture its answers are told from the retrained models': none earns points."
-
-
-def _time_ratios(sets: Sequence[ModelSet], reference: _Reference) -> tuple[float, float]:
-    """Return wall-clock and CPU time as a share of retraining, each within one kind of machine."""
-    own = np.concatenate([models.machines for models in sets])
-    return tuple(
-        score.time_ratio_by_machine(np.concatenate(seconds), own, of_retraining, reference.machines)
-        for seconds, of_retraining in (
-            ([models.wall_seconds for models in sets], reference.wall_seconds),
-            ([models.cpu_seconds for models in sets], reference.cpu_seconds),
-        )
-    )
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -433,7 +425,7 @@ def _worker_note(run: Run) -> str | None:
         return None
     return (
         f"Retrained models were timed with {_listed(counts[0])} worker(s), entries with "
-        f"{_listed(counts[1])}: compare times with care (cpu_time_ratio suffers less), or use another --out."
+        f"{_listed(counts[1])}: compare times with care (CPU seconds suffer less), or use another --out."
     )
 
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import PercentFormatter
 from data_prep.dataset import PreparedDataset
 from local_scorer import metric
 from local_scorer.metric import score
-from local_scorer.metric.score import TIME_LIMIT
+from local_scorer.metric.clock import CLOCKS, TIME_LIMIT, deciding_clock
 from local_scorer.report import plots
 from local_scorer.report.board import Leaderboard, collect
 from local_scorer.report.plots import CONFIDENCE, PALETTE, calm
@@ -63,11 +63,12 @@ class RunFigures:
         figure, panels = plots.new_figure(10, 1.2 + 0.42 * len(rows), columns=4, sharey=True)
         colors = [PALETTE["retrained"] if row.entry == CEILING else PALETTE["unlearned"] for row in rows]
         retrained, dashed = self.run.retrained, "retrained dashed"
+        limit = f"{CLOCKS[deciding_clock(self.board.provenance.settings.device)]}, limit {TIME_LIMIT:.0%} dashed"
         for axes, (name, title, mark, right, label) in zip(panels, (
             ("retain_accuracy", "retain accuracy", retrained.retain_accuracy.mean(), 1, dashed),
             ("test_accuracy", "test accuracy", retrained.test_accuracy.mean(), 1, dashed),
             ("forget_accuracy", "forget accuracy", retrained.forget_accuracy.mean(), 1, dashed),
-            ("time_ratio", "time / retraining", TIME_LIMIT, 2.2 * TIME_LIMIT, f"limit {TIME_LIMIT:.0%} dashed"),
+            ("time_ratio", "time / retraining", TIME_LIMIT, 2.2 * TIME_LIMIT, limit),
         ), strict=True):  # fmt: skip
             values = [getattr(row, name) or 0 for row in rows]
             axes.barh(range(len(rows)), values, color=colors, height=0.62, alpha=0.85)

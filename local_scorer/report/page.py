@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 import data_prep.dataset
 from local_scorer.metric import score
-from local_scorer.metric.score import TIME_LIMIT, ModelSet
-from local_scorer.report import columns, plots, svg
+from local_scorer.metric.clock import CLOCKS, TIME_LIMIT, deciding_clock
+from local_scorer.metric.score import ModelSet
+from local_scorer.report import columns, plots, svg, times
 from local_scorer.report.board import Leaderboard, Row
 from local_scorer.report.columns import Column
 from local_scorer.report.formats import FILTERS, plain
@@ -140,6 +141,7 @@ def render(template: str, **values: Any) -> str:
         "CEILING": CEILING,
         "FLOOR": FLOOR,
         "LEAST_MODELS": LEAST_MODELS,
+        "CLOCKS": CLOCKS,
         "TIME_LIMIT": TIME_LIMIT,
     }
     return environment.get_template(template).render(**values)
@@ -216,7 +218,8 @@ def _sections(run: Run, board: Leaderboard, faces: np.ndarray | None, gallery: G
         retrained=run.retrained,
         statistic=statistic,
         ceiling=ceiling,
-        retraining_seconds=float(np.mean(np.concatenate([models.wall_seconds for models in run.timed]))),
+        clock=deciding_clock(run.record.settings.device),
+        training_seconds=times.training_seconds(run, deciding_clock(run.record.settings.device)),
         faces=faces,
     )
     return {name: section(one, context, gallery) for name, one in compared.items()}

@@ -60,7 +60,8 @@ class Context:
     Attributes:
         statistic: ``[n_models, n_forget]``, of the retrained models.
         ceiling: the second set of retrained models beside the first.
-        retraining_seconds: mean over all that were timed.
+        clock: the one that decides, "cpu" or "wall".
+        training_seconds: by that clock, the median of the trainings that were timed.
         faces: uint8 ``[n_forget, 3, height, width]``, or None.
     """
 
@@ -69,7 +70,8 @@ class Context:
     retrained: ModelSet
     statistic: np.ndarray
     ceiling: Compared
-    retraining_seconds: float
+    clock: str
+    training_seconds: float
     faces: np.ndarray | None
 
 
@@ -131,7 +133,7 @@ def section(compared: Compared, context: Context, gallery: Gallery) -> Section:
     name = plain(row.entry)
     hardest, easiest = _cards(compared, context, gallery)
     machines = (models.machines, context.retrained.machines, context.ceiling.models.machines)
-    shares = models.wall_seconds / context.retraining_seconds
+    shares = getattr(models, f"{context.clock}_seconds") / context.training_seconds
     comparable = row.time_ratio is not None and len(np.unique(np.concatenate(machines))) <= 1
     return Section(
         compared=compared,
@@ -268,7 +270,8 @@ def _lines(compared: Compared, retrained: ModelSet) -> list[Line]:
     ]
     timed = np.isfinite([*models.wall_seconds, *retrained.wall_seconds]).all()  # not those made elsewhere
     if compared.row.entry != FLOOR and timed:  # doing nothing takes no time
-        lines.append(Line("seconds", summary(models.wall_seconds), summary(retrained.wall_seconds)))
+        lines.append(Line("CPU seconds", summary(models.cpu_seconds), summary(retrained.cpu_seconds)))
+        lines.append(Line("wall-clock seconds", summary(models.wall_seconds), summary(retrained.wall_seconds)))
     return lines
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from local_scorer.metric.score import TIME_LIMIT
+from local_scorer.metric.clock import CLOCKS, TIME_LIMIT, deciding_clock
 from local_scorer.report.board import Leaderboard, Row
 from local_scorer.runs.record import CEILING, FLOOR
 
 TABLE_WIDTH = 80  # columns of a usual terminal
 SMALL_SCORE = 0.01
+NEAR_LIMIT = "~"  # behind a time whose interval holds the limit
 STATUSES = {FLOOR: "floor", CEILING: "ceiling"}
 GAP = " "
 LEAST_NAME_WIDTH = 10  # of an entry; a name that does not fit is cut here, not in the files
@@ -29,7 +30,7 @@ def table(board: Leaderboard) -> str:
             _number(row.forgetting_quality, 4),
             _number(row.retain_ratio, 3),
             _number(row.test_ratio, 3),
-            _percent(row.time_ratio, 1),
+            _percent(row.time_ratio, 1) + (NEAR_LIMIT if row.is_near_limit else ""),
             str(row.n_models) if row.n_models else "-",
             row.status if not row.is_reference else STATUSES[row.entry],
         )
@@ -47,11 +48,13 @@ def table(board: Leaderboard) -> str:
         "standard deviations of the retrained models above theirs (median over examples).",
     ]
     standings = [_line(cells, widths) for cells in (header, ["-" * width for width in widths], *lines)]
+    near = f", {NEAR_LIMIT} = near it" if any(row.is_near_limit for row in board.rows) else ""
     below = [
         "score = F x retain x test, with retain and test accuracy as ratios to the retrained models; interval = "
         f"95% for the mean score if the evaluation were repeated with other {_others(board)}; ceil. = score as "
-        "a share of that of a second set of retrained models; time as a share of retraining, limit "
-        f"{TIME_LIMIT:.0%}; floor = {board.floor_models}.",
+        "a share of that of a second set of retrained models; time = "
+        f"{CLOCKS[deciding_clock(settings.device)]} as a share of retraining, median of the runs, limit "
+        f"{TIME_LIMIT:.0%}{near}; floor = {board.floor_models}.",
     ]
     below += [f"Tie: {tie}" for tie in board.ties]
     below += [_forecast(row) for row in board.rows if row.forecast]

@@ -1,4 +1,3 @@
-import doctest
 import math
 from dataclasses import replace
 
@@ -9,12 +8,6 @@ from local_scorer.metric import score
 from tests.helpers.runs import model_set
 
 RETRAINED = model_set([[0.0, 1.0], [1.0, 3.0], [2.0, 5.0], [4.0, 2.0]])
-
-
-def test_doctests():
-    result = doctest.testmod(score)
-    assert result.attempted >= 1
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize("rules", ["official", "notebook"])
@@ -76,17 +69,6 @@ def test_statistic_of_each_rule():
     np.testing.assert_allclose(score.statistic(models, "official"), [[2.0, -3.0]], rtol=1e-5)
     loss = [[math.log(1 + math.exp(-2)), math.log(1 + math.exp(-3))]]
     np.testing.assert_allclose(score.statistic(models, "notebook"), loss, rtol=1e-5)
-
-
-def test_time_ratio():
-    assert score.time_ratio(5.0, 20.0) == 0.25
-    assert score.time_ratio(0.0, 20.0) == 0
-
-
-@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan])
-def test_time_ratio_needs_a_positive_denominator(seconds):
-    with pytest.raises(ValueError, match=rf"^The retraining time must be positive, found {seconds} seconds\.$"):
-        score.time_ratio(1.0, seconds)
 
 
 def test_repeated_repeats_everything_but_the_labels():
