@@ -115,7 +115,7 @@ def read_resnet18(source: bytes | Path, name: str = "The checkpoint") -> dict[st
     width, outputs = shape_of(weights, name)
     if width not in nets.WIDTHS:
         raise WeightsError(f"{name} has {width} channels in its stem: a ResNet-18 here has one of {nets.WIDTHS}.")
-    check_weights(weights, nets.fresh_net(outputs, width, seed=0).state_dict())
+    check_weights(weights, nets.empty_net(outputs, width).state_dict())
     return weights
 
 

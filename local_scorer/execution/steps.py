@@ -68,7 +68,7 @@ def unlearn(job: Job, folder: RunFolder, device: str, private: Path, start: Call
     contract.import_packages(source)
     if kaggle_input.is_named_in(source):
         kaggle_input.write(private, training_labels(data), n_outputs(job, data), weights)
-    net = nets.fresh_net(n_outputs(job, data), job.width, seed=0).to(device)
+    net = nets.empty_net(n_outputs(job, data), job.width).to(device)
     checkpoint.load_into(net, checkpoint.read_state_dict(weights))
     net.eval()
     timing.warm_up(net, data.size, device)
@@ -89,7 +89,7 @@ def evaluate(job: Job, folder: RunFolder, device: str, work: Path, header: dict[
         WeightsError: the checkpoint does not fit the architecture or holds non-finite weights.
     """
     data = open_data(job)
-    net = nets.fresh_net(n_outputs(job, data), job.width, seed=0)
+    net = nets.empty_net(n_outputs(job, data), job.width)
     checkpoint.load_into(net, checkpoint.read_state_dict(work / "net.pt"))
     seconds = timing.Seconds(**json.loads((work / "seconds.json").read_text()))
     _store(job, folder, net.to(device), data, device, seconds, header)
@@ -103,7 +103,7 @@ def rescore(job: Job, folder: RunFolder, device: str, header: dict[str, object])
         WeightsError: it is not a plain state dict, does not fit the architecture or holds non-finite weights.
     """
     data = open_data(job)
-    net = nets.fresh_net(n_outputs(job, data), job.width, seed=0)
+    net = nets.empty_net(n_outputs(job, data), job.width)
     checkpoint.load_into(net, checkpoint.read_submitted(job.submission, job.index))
     seconds = timing.Seconds(wall=float("nan"), cpu=float("nan"))
     _store(job, folder, net.to(device), data, device, seconds, header)

@@ -7,7 +7,9 @@ no Python per example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 import torchvision
@@ -49,6 +51,29 @@ def fresh_net(n_classes: int, width: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return resnet18(n_classes, width)
+
+
+def empty_net(n_classes: int, width: int) -> nn.Module:
+    """Build a ResNet-18 whose weights are yet to be loaded: until then they are whatever memory held."""
+    with _no_initial_weights():
+        return resnet18(n_classes, width)
+
+
+@contextlib.contextmanager
+def _no_initial_weights() -> Iterator[None]:
+    """Have torch's layers draw no weights: to draw those of a ResNet-18 takes ten times as long as to build it."""
+
+    def leave(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return tensor
+
+    usual = {name: getattr(nn.init, name) for name in ("kaiming_uniform_", "kaiming_normal_", "uniform_")}
+    try:
+        for name in usual:
+            setattr(nn.init, name, leave)
+        yield
+    finally:
+        for name, function in usual.items():
+            setattr(nn.init, name, function)
 
 
 def train(

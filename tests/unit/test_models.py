@@ -103,6 +103,15 @@ def test_fresh_net_depends_on_its_seed_alone(width):
     assert not equal(nets.fresh_net(8, width, seed=6), first)
 
 
+def test_an_empty_net_draws_nothing_and_takes_the_weights_of_a_fresh_one():
+    fresh, state = nets.fresh_net(8, 16, seed=5), torch.get_rng_state()
+    net = nets.empty_net(8, 16)
+    assert torch.equal(torch.get_rng_state(), state)
+    net.load_state_dict(fresh.state_dict())
+    assert equal(net, fresh) and str(net) == str(fresh)
+    assert equal(nets.fresh_net(8, 16, seed=5), fresh)  # those built later have their initial weights
+
+
 def test_recipes_carry_their_own_names():
     assert {name: recipe.name for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
     assert set(RECIPES) == {"competition", "report", "quick"}
