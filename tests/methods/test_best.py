@@ -1,0 +1,66 @@
+"""What the original is taught are the confidences of a fresh net, calibrated on the validation set."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.helpers.entries import Faces, OneLayer, classes, equal, given_net, load, loader, small_loader, states
+
+
+def test_confidence_is_the_log_odds_of_the_true_class():
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    found = load("best").confidence(probabilities.log(), torch.tensor([0, 1]))
+    assert found.tolist() == pytest.approx([0.0, math.log(1 / 9)], abs=1e-6)
+
+
+def test_calibration_by_hand():
+    """Mean 1 and deviation 1 become mean -3 and deviation 2: all are twice as far from the mean."""
+    ours, theirs = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([-1.0, -3.0, -5.0])
+    found = load("best").calibrated(torch.tensor([1.0, 4.0]), ours, theirs)
+    assert found.tolist() == [-3.0, 3.0]
+
+
+def test_the_fresh_net_keeps_the_front_and_learns_the_rest_anew():
+    entry, net = load("best", K=3), given_net(3)
+    before = states(net)
+    entry.train_anew(net, loader(classes(9, 3)))
+    same = {name for name, tensor in states(net).items() if torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in same} == {"conv1", "bn1", "layer1"}
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_the_original_does_not_move_while_targets_are_found_and_they_differ_each_time():
+    entry, net = load("best", FEWEST=2), given_net(3)
+    before, sets = states(net), [loader(classes(n, 3)) for n in (9, 5)]
+    forget = [entry.unpack(batch, "cpu") for batch in loader(classes(4, 3))]
+    one, two = entry.targets(net, forget, *sets), entry.targets(net, forget, *sets)
+    assert equal(states(net), before)
+    assert one.shape == (4,)
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_a_validation_set_of_too_few_pictures_calibrates_nothing(monkeypatch, n):
+    entry, net = load("best", FEWEST=4), given_net(3)
+    forget, found = [(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))], []
+    monkeypatch.setattr(entry, "train_anew", lambda fresh, _: found.append(entry.confidences(fresh, forget)))
+    few = loader(classes(n, 3)) if n else Nothing()
+    assert torch.equal(entry.targets(net, forget, None, few), found[0])
+
+
+class Nothing(list):
+    """A loader without a batch."""
+
+    dataset = ()
+
+
+def test_the_forget_pictures_come_close_to_what_is_wanted():
+    forget = [(images, labels) for images, labels in DataLoader(Faces(classes(4, 3), "tuple", size=2))]
+    wanted, off = torch.tensor([-3.0, 2.0, -1.0, 0.5]), {}
+    for share in (0.0, 2.0):
+        entry, net = load("best", EPOCHS=40, LR=0.1, FORGET_SHARE=share, FORGET_BATCH=4), OneLayer()
+        entry.fit(net, forget, wanted, small_loader(4))
+        off[share] = (entry.confidences(net, forget) - wanted).abs().mean()
+    assert off[2.0] < off[0.0] / 2
