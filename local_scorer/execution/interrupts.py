@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from local_scorer.execution import keeper
+
 INTERRUPTED = 130  # exit code
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_ONCE = b"\nInterrupted twice: ended at once. Finished jobs are kept: run the same command again to go on.\n"
@@ -61,9 +63,15 @@ def held_back() -> Iterator[None]:
 
 
 def end_at_once() -> None:
-    """Kill the child processes with all that they have started, and end this process without another step."""
+    """Kill the child processes with all that they have started, and end this process without another step.
+
+    The fork server is one of them: while it imports torch it would not see that it is of no use any more.
+    """
     for process in multiprocessing.active_children():
         kill_group(process.pid)
+    for process in keeper.descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.write(2, AT_ONCE)
     os._exit(INTERRUPTED)
