@@ -13,8 +13,9 @@ from types import FrameType
 from local_scorer.execution import keeper
 
 INTERRUPTED = 130  # exit code
+HELD_SECONDS = 2.0  # that a first signal may wait: a start takes longer while the fork server imports torch
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AT_ONCE = b"\nInterrupted twice: ended at once. Finished jobs are kept: run the same command again to go on.\n"
+AT_ONCE = b"\nInterrupted: ended at once. Finished jobs are kept: run the same command again to go on.\n"
 
 
 def install() -> None:
@@ -37,7 +38,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Hold a first signal back until the block has ended; a second one ends everything at once."""
+    """Hold a first signal back until the block has ended; if that lasts, or on a second one, all ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread
         return
@@ -48,6 +49,8 @@ def held_back() -> Iterator[None]:
         if came:
             end_at_once()
         came.append(number)
+        signal.signal(signal.SIGALRM, lambda *_: end_at_once())
+        signal.setitimer(signal.ITIMER_REAL, HELD_SECONDS)
 
     for number, handler in usual.items():
         if callable(handler):
@@ -59,6 +62,7 @@ def held_back() -> Iterator[None]:
             if callable(handler):
                 signal.signal(number, handler)
         if came:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.raise_signal(came[0])
 
 

@@ -258,7 +258,24 @@ signal.raise_signal(signal.SIGTERM)
 def test_a_second_signal_ends_everything_at_once(held):
     done = subprocess.run([sys.executable, "-c", TWICE, held], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == interrupts.INTERRUPTED
-    assert done.stderr.startswith(b"\nInterrupted twice: ended at once.")
+    assert done.stderr.startswith(b"\nInterrupted: ended at once.")
+
+
+HELD = """
+import signal, time
+from local_scorer.execution import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.install()
+interrupts.HELD_SECONDS = 0.01
+with interrupts.held_back():
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(600)
+"""
+
+
+def test_a_signal_that_is_held_back_for_long_ends_everything_at_once():
+    done = subprocess.run([sys.executable, "-c", HELD], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == interrupts.INTERRUPTED
 
 
 def test_an_ignored_signal_stays_ignored(interruptible):
