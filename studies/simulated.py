@@ -15,6 +15,7 @@ from local_scorer.metric.score import ModelSet
 
 N_CLASSES = 4
 FOR_ALL = 0.3  # of the common variance; the rest is common to a class
+N_WAVES = 6
 RETAIN, TEST = 0.9, 0.45  # mean accuracies of both kinds of model
 ACCURACY_SD = 0.01
 
@@ -28,6 +29,8 @@ class Case:
         varied: standard deviation over examples of the shift and of the log of the ratio.
         freedom: degrees of freedom of Student's t; inf is the normal distribution.
         common: share of the variance that is common to examples.
+        skewed: a model's own part follows an exponential law, with its long tail on the right.
+        smooth: what is common are waves over the forget set, and not a part for all and one for each class.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Case:
     varied: float = 0.0
     freedom: float = np.inf
     common: float = 0.2
+    skewed: bool = False
+    smooth: bool = False
 
 
 CASES = (
@@ -83,14 +88,23 @@ class ForgetSet:
 
     def _models(self, n_models: int, generator: np.random.Generator) -> np.ndarray:
         shape = (n_models, len(self.mean))
-        if np.isfinite(self.case.freedom):
+        if self.case.skewed:
+            own = generator.exponential(size=shape) - 1
+        elif np.isfinite(self.case.freedom):
             own = generator.standard_t(self.case.freedom, shape)
             own *= np.sqrt((self.case.freedom - 2) / self.case.freedom)
         else:
             own = generator.normal(size=shape)
+        return np.sqrt(1 - self.case.common) * own + np.sqrt(self.case.common) * self._common(n_models, generator)
+
+    def _common(self, n_models: int, generator: np.random.Generator) -> np.ndarray:
+        """Return what a model does to many examples, of variance 1: ``[n_models, n_examples]``."""
+        if self.case.smooth:
+            places = np.linspace(0, 1, len(self.mean))
+            waves = np.cos(np.pi * np.outer(np.arange(N_WAVES), places)) / (1 + np.arange(N_WAVES))[:, None]
+            return generator.normal(size=(n_models, N_WAVES)) @ (waves / np.sqrt((waves**2).sum(axis=0)))
         common = np.sqrt(FOR_ALL) * generator.normal(size=(n_models, 1))
-        common = common + np.sqrt(1 - FOR_ALL) * generator.normal(size=(n_models, N_CLASSES))[:, self.group]
-        return np.sqrt(1 - self.case.common) * own + np.sqrt(self.case.common) * common
+        return common + np.sqrt(1 - FOR_ALL) * generator.normal(size=(n_models, N_CLASSES))[:, self.group]
 
 
 def model_set(confidences: np.ndarray, generator: np.random.Generator) -> ModelSet:

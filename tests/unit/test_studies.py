@@ -13,7 +13,7 @@ import pytest
 from data_prep.dataset import PreparedDataset
 from local_scorer.metric.score import ModelSet, Score
 from local_scorer.report import board
-from studies import boards, copies, forecast, frame, limits, one_retrained, variants
+from studies import boards, copies, forecast, frame, limits, mixes, one_retrained, originals, variants
 
 
 def models(logits):
@@ -28,6 +28,30 @@ def test_doctests():
     assert doctest.testmod(limits).attempted == 1
     assert doctest.testmod(limits).failed == 0
     assert doctest.testmod(variants).failed == 0
+
+
+def test_orders_agree():
+    assert doctest.testmod(mixes).attempted == 1
+    assert doctest.testmod(mixes).failed == 0
+    assert mixes.agreement(np.array([3.0, 2, 1]), np.array([30.0, 20, 10])) == pytest.approx((1, 1))
+    assert mixes.agreement(np.array([1.0, 2, 3]), np.array([30.0, 20, 10])) == pytest.approx((0, -1))
+
+
+def test_intervals_are_held_against_the_originals_that_were_left_out():
+    """Scores of one law are held about as often as said; where one original in 24 is far off, hardly any hold."""
+    random = np.random.default_rng(0)
+    rows = {row[1]: row for row in originals.coverage({"usual": random.gamma(9, 0.005, 24)})}
+    assert list(rows) == [2, 4, 8]
+    assert all(row[-1] > 0.85 and row[-2] <= row[-1] for row in rows.values())
+    odd = np.append(np.linspace(0.010, 0.011, 23), 10.0)
+    assert all(row[-1] < 0.4 for row in originals.coverage({"odd": odd}))
+
+
+def test_groups_of_four_share_no_original():
+    (row,) = originals.groups({"ssd": np.repeat([0.01, 0.02, 0.03], 4)})
+    assert row[:6] == ("ssd", 0.01, 0.03, pytest.approx(0.01), pytest.approx(0.03), 3)
+    said = originals.leaders({"a": np.arange(1, 9) / 10, "b": np.arange(8, 0, -1) / 10 - 0.01})
+    assert "from one original a in 4, b in 4; from four a in 1, b in 1." in said
 
 
 def test_every_combination_is_a_variant():
