@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import zip_longest
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import data_prep.dataset
 from data_prep.options import OptionError
-from local_scorer.execution import contract, pool, sandbox, submission
+from local_scorer import schedule
+from local_scorer.execution import contract, sandbox, submission
 from local_scorer.execution.contract import EntryError
 from local_scorer.execution.job import DEVICES, Job
 from local_scorer.execution.pool import Engine
 from local_scorer.execution.submission import SubmissionError
-from local_scorer.metric.clock import TIME_LIMIT
 from local_scorer.models.recipes import RECIPES, WIDTHS
 from local_scorer.report import board
 from local_scorer.report.board import Leaderboard
@@ -36,11 +33,6 @@ from local_scorer.runs.record import (
     RunSettings,
 )
 from local_scorer.runs.store import RunFolder
-
-CALIBRATIONS = 6  # models trained here for the clock, where a pack gave the others
-FIRST = 2  # trainings that come before the runs: the time at which a run is stopped follows from them
-FAR_OVER = 5.0  # times the limit, by the wall clock: a run is stopped there, far enough for a busy machine
-OVER_LIMIT = 2.0  # times retraining: where even --over-limit stops a run
 
 
 @dataclass(frozen=True)
@@ -146,9 +138,13 @@ def run(
     if again:
         for job in (*unlearned, *submitted):
             folder.discard(job.key)
+    record, trainings = schedule.with_trainings(record, models.timed, unlearned, folder, again)
     stored = Run(folder, record)
     stored.save()
-    _do_all(models, unlearned, submitted, folder, engine, show_progress, settings.over_limit)
+    schedule.do_all(
+        models.originals, trainings, models.timed, unlearned, submitted, folder, engine, show_progress,
+        settings.over_limit,
+    )  # fmt: skip
     return board.collect(stored)
 
 
@@ -239,17 +235,8 @@ class _Models:
     calibration: list[Job] = field(default_factory=list)
 
     @property
-    def first(self) -> list[Job]:
-        """What is trained before the entries run: the originals, and enough to know when to stop a run."""
-        return [*self.originals, *self._timed[:FIRST]]
-
-    @property
-    def among(self) -> list[Job]:
-        """What is trained among the runs of the entries, under the same load."""
-        return self._timed[FIRST:]
-
-    @property
-    def _timed(self) -> list[Job]:
+    def timed(self) -> list[Job]:
+        """The trainings that times are compared with."""
         return [*self.retrained, *self.ceiling, *self.calibration]
 
 
@@ -301,55 +288,8 @@ def _from_pack(base: Job, settings: Settings, folder: RunFolder) -> _Models:
         ceiling=[],
         weights=weights,
         reference=opened.sha256,
-        calibration=_copies(base, CALIBRATIONS, role="retrained"),
+        calibration=_copies(base, schedule.CALIBRATIONS, role="retrained"),
     )
-
-
-def _do_all(
-    models: _Models,
-    unlearned: list[Job],
-    submitted: list[Job],
-    folder: RunFolder,
-    engine: Engine,
-    show_progress: bool,
-    over_limit: bool,
-) -> None:
-    """Look at submissions first, since a bad one ends the run; then train and unlearn, under the same load."""
-    jobs = [*submitted, *models.first, *models.among, *unlearned]
-    progress = pool.Progress(len(jobs), sum(job.is_done(folder) for job in jobs), engine.slots, show_progress)
-    rest = spread(
-        [job for job in unlearned if not job.is_done(folder)],
-        [job for job in models.among if not job.is_done(folder)],
-    )
-    try:
-        for job, failure in pool.run(submitted, folder, engine, progress, later=[*models.first, *rest]).items():
-            raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
-        pool.run(models.first, folder, engine, progress, later=rest)
-        trained = [job for job in (*models.first, *models.among) if job.is_done(folder)]
-        limit = (OVER_LIMIT if over_limit else FAR_OVER * TIME_LIMIT) * _retraining(trained, folder)
-        pool.run(rest, folder, engine, progress, limit=limit)
-    finally:
-        progress.close()
-
-
-def spread(runs: Sequence[Job], trainings: Sequence[Job]) -> list[Job]:
-    """Return the runs of all entries in rounds, one of each at a time, with the trainings evenly among them."""
-    of_entry: dict[str | None, list[Job]] = defaultdict(list)
-    for run in runs:
-        of_entry[run.entry].append(run)
-    rounds = [run for turn in zip_longest(*of_entry.values()) for run in turn if run is not None]
-    places = [((number + 0.5) / len(jobs), job) for jobs in (rounds, trainings) for number, job in enumerate(jobs)]
-    return [job for _, job in sorted(places, key=itemgetter(0))]
-
-
-def _retraining(trained: list[Job], folder: RunFolder) -> float:
-    """Return the average seconds of retraining, on the slowest kind of machine that did some."""
-    seconds: dict[str, list[float]] = {}
-    for job in trained:
-        if job.role != "original":
-            result = folder.load_result(job.key)
-            seconds.setdefault(result.header.machine, []).append(result.wall_seconds)
-    return max(sum(values) / len(values) for values in seconds.values())
 
 
 def _other_entries(folder: RunFolder, record: RunRecord) -> tuple[Entry, ...]:

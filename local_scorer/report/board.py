@@ -318,13 +318,13 @@ def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
         return Row(entry.name, "failed", entry.error)
     missing = run.missing(entry.name)
     failed = run.failure(entry.name)
-    if failed:
-        return _failed_row(entry, *failed, times.training_seconds(run, "wall"))
-    if missing:
+    if missing and not failed:
         reason = f"Not finished: {len(missing)} of its {len(entry.keys)} runs are missing."
         return Row(entry.name, "failed", reason)
     try:
-        run.sets(entry.name)
+        if failed:
+            return _failed_row(entry, *failed, times.training_seconds(run, entry.name, "wall"))
+        run.sets(entry.name), run.timed_beside(entry.name)
     except ValueError as error:  # a damaged result
         return Row(entry.name, "failed", str(error))
     return _scored_row(run, entry.name, reference)

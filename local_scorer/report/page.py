@@ -212,14 +212,15 @@ def _sections(run: Run, board: Leaderboard, faces: np.ndarray | None, gallery: G
         if row.n_models
     }
     ceiling = compared[CEILING]
+    clock = deciding_clock(run.record.settings.device)
     context = Context(
         rules=board.rules,
         class_names=board.data.class_names,
         retrained=run.retrained,
         statistic=statistic,
         ceiling=ceiling,
-        clock=deciding_clock(run.record.settings.device),
-        training_seconds=times.training_seconds(run, deciding_clock(run.record.settings.device)),
+        clock=clock,
+        training_seconds={name: times.training_seconds(run, name, clock) for name in compared},
         faces=faces,
     )
     return {name: section(one, context, gallery) for name, one in compared.items()}

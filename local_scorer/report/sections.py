@@ -61,7 +61,7 @@ class Context:
         statistic: ``[n_models, n_forget]``, of the retrained models.
         ceiling: the second set of retrained models beside the first.
         clock: the one that decides, "cpu" or "wall".
-        training_seconds: by that clock, the median of the trainings that were timed.
+        training_seconds: row -> by that clock, the median of the trainings that it is timed by.
         faces: uint8 ``[n_forget, 3, height, width]``, or None.
     """
 
@@ -71,7 +71,7 @@ class Context:
     statistic: np.ndarray
     ceiling: Compared
     clock: str
-    training_seconds: float
+    training_seconds: dict[str, float]
     faces: np.ndarray | None
 
 
@@ -133,7 +133,7 @@ def section(compared: Compared, context: Context, gallery: Gallery) -> Section:
     name = plain(row.entry)
     hardest, easiest = _cards(compared, context, gallery)
     machines = (models.machines, context.retrained.machines, context.ceiling.models.machines)
-    shares = getattr(models, f"{context.clock}_seconds") / context.training_seconds
+    shares = getattr(models, f"{context.clock}_seconds") / context.training_seconds[row.entry]
     comparable = row.time_ratio is not None and len(np.unique(np.concatenate(machines))) <= 1
     return Section(
         compared=compared,

@@ -19,9 +19,10 @@ def times_of(run: Run, name: str) -> Times:
     if name == FLOOR:
         ratios = {which: TimeRatio(0.0, 0.0, 0.0) for which in clocks}
     else:
-        machines, trained_on = joined(run.sets(name), "machines"), joined(run.timed, "machines")
+        machines, trained_on = joined(run.sets(name), "machines"), joined(run.timed_beside(name), "machines")
         seconds = {
-            which: [joined(sets, f"{which}_seconds") for sets in (run.sets(name), run.timed)] for which in clocks
+            which: [joined(sets, f"{which}_seconds") for sets in (run.sets(name), run.timed_beside(name))]
+            for which in clocks
         }
         ratios = {
             which: clock.time_ratio(own, machines, of_trainings, trained_on)
@@ -35,9 +36,9 @@ def seconds_of(run: Run, name: str) -> float:
     return 0.0 if name == FLOOR else float(np.mean(joined(run.sets(name), "wall_seconds")))
 
 
-def training_seconds(run: Run, which: str) -> float:
-    """Return the median seconds of the trainings of a run by one clock, "cpu" or "wall"."""
-    return float(np.median(joined(run.timed, f"{which}_seconds")))
+def training_seconds(run: Run, name: str, which: str) -> float:
+    """Return the median seconds of the trainings that a row is timed by, on one clock, "cpu" or "wall"."""
+    return float(np.median(joined(run.timed_beside(name), f"{which}_seconds")))
 
 
 def is_rejected(name: str, times: Times) -> bool:

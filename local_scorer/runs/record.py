@@ -78,13 +78,15 @@ class RunSettings:
 class Entry:
     """One entry: the hash of its code, and the keys of its runs; `error` says why it has none.
 
-    The runs are N from each original, those from the first original first.
+    The runs are N from each original, those from the first original first. `trainings` has the keys of the models
+    that were trained among them, for the clock; empty where these are those of the whole run.
     """
 
     name: str
     hash: str | None
     keys: tuple[str, ...]
     error: str = ""
+    trainings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,10 @@ class Run:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys of all jobs."""
-        own = (key for entry in self.record.entries for key in entry.keys)
+        own = (key for entry in self.record.entries for key in (*entry.trainings, *entry.keys))
         record = self.record
-        return (*record.originals, *record.retrained, *record.ceiling, *record.calibration, *own)
+        keys = (*record.originals, *record.retrained, *record.ceiling, *record.calibration, *own)
+        return tuple(dict.fromkeys(keys))
 
     def entry(self, name: str) -> Entry:
         """Return what the record says of an entry, or of one of the two references.
@@ -240,10 +243,15 @@ class Run:
 
     @property
     def timed(self) -> tuple[ModelSet, ...]:
-        """The models whose training is the clock that entries are timed by; errors as for `sets`."""
+        """The models whose training is the clock of the whole run; errors as for `sets`."""
         if self.pack:
             return (self._read(self.record.calibration),)
         return self.retrained, self._read(self.record.ceiling)
+
+    def timed_beside(self, name: str) -> tuple[ModelSet, ...]:
+        """Return the models whose training is the clock of a row: those trained among its runs, if any were."""
+        trained = tuple(key for key in self.entry(name).trainings if self.folder.result_path(key).is_file())
+        return (self._read(trained),) if trained else self.timed
 
     @cached_property
     def pack(self) -> Pack | None:
@@ -334,7 +342,7 @@ def read_record(text: str | bytes) -> RunRecord:
         raise ValueError(f"it has schema {found.schema}, this version reads {SCHEMA}")
     record = schema.from_json(RunRecord, text)
     jobs = (*record.originals, *record.retrained, *record.ceiling, *record.calibration)
-    for key in (*jobs, *(key for entry in record.entries for key in entry.keys)):
+    for key in (*jobs, *(key for entry in record.entries for key in (*entry.keys, *entry.trainings))):
         if not KEY.fullmatch(key):
             raise ValueError(f"{key[:80]!r} is no key of a job")
     if record.n_models < 1 or record.n_originals < 1:

@@ -137,7 +137,7 @@ def test_a_board_against_a_pack(made, tmp_path):
     assert cli.main([*command, "--originals", "2", "--out", str(run_folder)]) == 0
     run = Run.open(run_folder)
     assert not (run.record.originals or run.record.retrained or run.record.ceiling)
-    assert len(run.record.calibration) == 6
+    assert len(run.record.calibration) == 4
     assert len(run.entry("noise").keys) == 6
     board = json.loads((run_folder / "leaderboard.json").read_text())
     rows = {row["entry"]: row for row in board["rows"]}
