@@ -462,6 +462,6 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     isolate = "keep entries from files and processes: auto, as far as this machine can (default), required or off"
     add("--sandbox", choices=sandbox.MODES, default="auto", help=isolate)
     add("--again", action="store_true", help="measure the entries anew, also where results are stored")
-    study = "for study: stop entries at twice the time of retraining, not at 60%% of it; they stay rejected"
+    study = "for study: stop entries at twice and not at once the time of retraining; they stay rejected"
     add("--over-limit", action="store_true", help=study)
     add("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"run folder (default: {DEFAULT_OUT})")

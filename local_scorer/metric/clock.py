@@ -1,8 +1,9 @@
 """The time of unlearning as a share of that of retraining, which may be a fifth.
 
 A run's ratio is its seconds over the median seconds of a training on the same kind of machine; an entry's ratio is
-the median over its runs. On a CPU, CPU seconds decide: what else the machine does hardly touches them. They do not
-see an entry that waits, so wall-clock seconds stand guard beside them. On a GPU, wall-clock seconds decide.
+the median over its runs. On a CPU, CPU seconds decide: what else the machine does moves them far less than the
+clock on the wall. They do not see an entry that waits, so wall-clock seconds stand guard beside them. On a GPU,
+wall-clock seconds decide.
 """
 
 from __future__ import annotations
