@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
-HELPERS = {"frame", "simulated"}  # modules of studies/ that are no commands
+HELPERS = {"faults", "frame", "simulated"}  # modules of studies/ that are no commands
 
 
 @pytest.mark.parametrize("package", ["data_prep", "kaggle_submission", "local_scorer"])

@@ -1,121 +1,18 @@
 """Entries that cheat the clock, reach for what is not theirs, or leave something behind, each run once."""
 
-import textwrap
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
-from data_prep import dataset
-from local_scorer.execution import contract, sandbox
-from local_scorer.execution.job import Job
-from local_scorer.execution.local import LocalEngine
-from local_scorer.models.recipes import Recipe
 from local_scorer.runs.store import Failure, RunFolder
-
-A_MOMENT = Recipe("a moment", "adam", lr=1e-3, weight_decay=0.0, epochs=1)
-WORK = 0.5  # CPU seconds that each cheat spends where it hopes that nobody looks
-
-PREAMBLE = f"""
-import atexit, os, shutil, signal, subprocess, sys, threading, time
-import torch
-def work(seconds={WORK}):
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
-"""
-
-# Work that must be on the clock, wherever it is done; all of these are scored.
-WORKERS = {
-    "plain": "work()",
-    "thread": "thread = threading.Thread(target=work); thread.start(); thread.join()",
-    "child": "if os.fork() == 0:\n    work(); os._exit(0)\nos.wait()",
-    "orphan": """
-        if os.fork() == 0:
-            os.setsid()
-            if os.fork() == 0:
-                work(); open("done", "w").close(); time.sleep(1000)  # left behind
-            os._exit(0)
-        while not os.path.exists("done"):
-            time.sleep(0.01)
-    """,
-    "state_dict": "usual = net.state_dict\nnet.state_dict = lambda *a, **k: (work(), usual(*a, **k))[1]",
-    "os_times": "usual = os.times(); os.times = lambda: usual; time.process_time = lambda: 0.0; work()",
-    "synchronize": "torch.cuda.synchronize = None; work()",
-    "at_load": "pass",  # at the top of its file, see below
-}
-
-# The clock of the entry's own process made to lie; none of these has a result.
-LIARS = {
-    "stopped": "time.perf_counter = lambda: 0.0; work()",
-    "ahead": "late = time.perf_counter() + 1e6; time.perf_counter = lambda: late",
-    "not_a_number": "time.perf_counter = lambda: float('nan')",
-    "text": "time.perf_counter = lambda: 'now'",
-}
-
-# These take nothing but their own time; RUN stands for the run folder.
-HARMLESS = {
-    "rmtree": "shutil.rmtree(RUN, ignore_errors=True)",
-    "overwrite": """
-        for folder, _, files in os.walk(RUN):
-            for name in files:
-                try:
-                    open(os.path.join(folder, name), "w").close()
-                except OSError:
-                    pass
-    """,
-    "leaves_exit_handler": "atexit.register(work, 1000)",
-    "leaves_thread": "threading.Thread(target=work, args=(1000,)).start()",
-    "leaves_session": """
-        sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
-        subprocess.Popen(sleep, start_new_session=True)
-    """,
-    "kills_parent": "try:\n    os.kill(os.getppid(), signal.SIGKILL)\nexcept PermissionError:\n    pass",
-}
-
-# These fail, by themselves alone.
-FAILING = {
-    "reads_results": "print(os.listdir(os.path.join(RUN, 'jobs')))",
-    "follows_its_path": "print(os.listdir(os.path.join(os.path.dirname(__file__), '../../../jobs')))",
-    "net_is_a_link": "os.symlink('/dev/zero', 'net.pt'); time.sleep(0.1)",
-    "long_message": "raise ValueError('x' * 40_000_000)",
-    "flood_of_processes": "for child in range(1000):\n    if os.fork() == 0:\n        time.sleep(1000)",
-}
-NEEDS_LANDLOCK = {"rmtree", "overwrite", "reads_results", "follows_its_path", "net_is_a_link", "kills_parent"}
-
-
-def source_of(name, body, run):
-    body = textwrap.indent(textwrap.dedent(body).strip().replace("RUN", repr(str(run))), "    ")
-    top = "work()\n" if name == "at_load" else ""
-    return f"{PREAMBLE}{top}def unlearning(net, retain_loader, forget_loader, val_loader):\n{body}\n"
-
-
-def outcomes(folder, jobs):
-    found = {}
-    with LocalEngine(folder, workers=2) as engine:
-        for job in jobs:
-            engine.submit(job, 100.0)
-        while len(found) < len(jobs):
-            found |= dict(engine.wait(timeout=10.0))
-    return found
+from studies import faults
 
 
 @pytest.fixture(scope="module")
 def ran(tiny_data, tmp_path_factory):
     """Return a function that gives an entry's result or failure, and the run folder."""
     folder = RunFolder(tmp_path_factory.mktemp("run"))
-    base = Job("original", 0, str(tiny_data), dataset.load(tiny_data).fingerprint, A_MOMENT, 16, 0, "cpu")
-    assert outcomes(folder, [base]) == {base: None}
-    entries = {**WORKERS, **LIARS, **HARMLESS, **FAILING}
-    if not sandbox.landlock_version():
-        entries = {name: body for name, body in entries.items() if name not in NEEDS_LANDLOCK}
-    jobs = {}
-    for name, body in entries.items():
-        source = source_of(name, body, folder.root)
-        digest = contract.source_hash(source)
-        folder.keep_entry(source, digest)
-        jobs[name] = replace(base, role="unlearned", entry=name, entry_hash=digest)
-    found = outcomes(folder, list(jobs.values()))
+    base, jobs = faults.plan(folder, tiny_data)
+    assert faults.outcomes(folder, [base]) == {base: None}
+    found = faults.outcomes(folder, list(jobs.values()))
 
     def outcome(name):
         if name not in jobs:
@@ -125,29 +22,29 @@ def ran(tiny_data, tmp_path_factory):
     return outcome, folder, base
 
 
-@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize("name", faults.WORKERS)
 def test_work_is_on_the_clock_wherever_it_is_done(ran, name):
     result = ran[0](name)
     assert not isinstance(result, Failure), result
-    assert result.cpu_seconds >= 0.95 * WORK  # the system may count in ticks of 0.01
-    assert result.wall_seconds >= WORK
+    assert result.cpu_seconds >= 0.95 * faults.WORK  # the system may count in ticks of 0.01
+    assert result.wall_seconds >= faults.WORK
 
 
-@pytest.mark.parametrize("name", LIARS)
+@pytest.mark.parametrize("name", faults.LIARS)
 def test_a_clock_that_lies_fails_the_run(ran, name):
     failure = ran[0](name)
     assert isinstance(failure, Failure)
     assert failure.kind in ("clock", "exception")
 
 
-@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("name", faults.HARMLESS)
 def test_what_does_no_harm_is_scored(ran, name):
     result = ran[0](name)
     assert not isinstance(result, Failure), result
     assert result.wall_seconds < 60
 
 
-@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("name", faults.FAILING)
 def test_what_fails_is_a_short_failure(ran, name):
     failure = ran[0](name)
     assert isinstance(failure, Failure)
@@ -158,11 +55,4 @@ def test_nothing_was_lost_and_nothing_is_left(ran):
     _, folder, base = ran
     assert base.is_done(folder)
     assert folder.weights_path(base.key).is_file()
-    assert [path for path in (folder.root / "work").iterdir() if path.is_dir()] == []
-    left = []
-    for place in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            left += [place] if place.readlink().is_relative_to(folder.root) else []
-        except OSError:
-            continue
-    assert left == []
+    assert faults.left_behind(folder) == []

@@ -21,6 +21,17 @@ def test_command_is_the_scorer():
     assert getattr(importlib.import_module(module), function) is importlib.import_module("local_scorer.cli").main
 
 
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [("/usr/bin/unlearning-scorer", "unlearning-scorer"), ("local_scorer/__main__.py", "python -m local_scorer")],
+)
+def test_help_names_the_command_that_was_called(called, name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [called, "validate", "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module("local_scorer.cli").main()
+    assert capsys.readouterr().out.startswith(f"usage: {name} validate ")
+
+
 def test_every_module_lies_in_a_package():
     for path in files():
         if path.suffix == ".py":
