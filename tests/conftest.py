@@ -1,5 +1,9 @@
 """What several test files share."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: for nets this small, two threads are slower than one
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -15,8 +15,10 @@ from tests.helpers.notebooks import COPYING, STARTER, changed, notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SHORT = ("--runs", 2, "--limit-images", 16)
 
-def command(*arguments, timeout=300):
+
+def command(*arguments, timeout=1200):
     return subprocess.run(
         [sys.executable, "-m", "kaggle_submission", *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout,
@@ -37,7 +39,7 @@ def levels(output):
 def test_the_starter_passes_as_it_is(tiny_data, tmp_path):
     path = save(tmp_path / "starter.ipynb", STARTER)
     before = path.read_bytes()
-    done = command("rehearse", path, "--data", tiny_data, "--runs", 2, "--keep", tmp_path / "kept")
+    done = command("rehearse", path, "--data", tiny_data, *SHORT, "--keep", tmp_path / "kept")
     assert done.returncode == 0, done.stdout + done.stderr
     found = levels(done.stdout)
     assert found.pop("time") in ("ok", "warn")  # on a busy machine the forecast may be in doubt
@@ -56,7 +58,7 @@ def test_the_starter_passes_as_it_is(tiny_data, tmp_path):
 
 
 def test_an_entry_passes_as_the_notebook_that_is_made_of_it(tiny_data):
-    done = command("rehearse", "kaggle_submission/finetune.py", "--data", tiny_data, "--runs", 2)
+    done = command("rehearse", "kaggle_submission/finetune.py", "--data", tiny_data, *SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
     found = levels(done.stdout)
     assert found.pop("time") in ("ok", "warn")
@@ -79,7 +81,7 @@ def ready(tmp_path_factory):
     return write
 
 
-def findings(path, tiny_data, timeout=120.0):
+def findings(path, tiny_data, timeout=600.0):
     result = rehearse.rehearse(path, tiny_data, runs=2, limit_images=16, timeout=timeout)
     return result, {finding.name: finding for finding in result.findings if finding.level == "FAIL"}
 
@@ -89,31 +91,6 @@ FAULTS = {
         [("with zipfile.ZipFile('submission.zip', 'w')", "with zipfile.ZipFile('other.zip', 'w')")],
         "zip",
         "There is no submission.zip in /kaggle/working: write it as the last thing.",
-    ),
-    "empty zip": (
-        [(COPYING[2], "open('submission.zip', 'w').close()")],
-        "zip",
-        "/kaggle/working/submission.zip is empty: the notebook found empty.txt or made no checkpoints.",
-    ),
-    "too few": (
-        [("range(512):\n", "range(512):\n    if i == 1: break\n")],
-        "number",
-        "submission.zip holds 1 checkpoints after 2 runs: save one in every run.",
-    ),
-    "wrong names": (
-        [("/kaggle/tmp/unlearned_checkpoint_", "/kaggle/tmp/model_")],
-        "zip",
-        "/kaggle/working/submission.zip holds 'model_",
-    ),
-    "other files": (
-        [(COPYING[2], "open('/kaggle/tmp/log.txt', 'w').close()\n" + COPYING[2])],
-        "zip",
-        "/kaggle/working/submission.zip holds 'log.txt': expected unlearned_checkpoint_0.pth",
-    ),
-    "same model": (
-        [("READY_{i}", "READY_0")],
-        "spread",
-        "Runs 0 and 1 left the same model, and equal models score nothing. Set no seed",
     ),
     "full disk": (
         [("    shutil.copy(", "    open(f'big{i}', 'wb').truncate(45 << 20)\n    shutil.copy(")],
@@ -152,7 +129,7 @@ FAULTS = {
 def test_it_fails_with_a_sentence_for_what_the_notebook_does_wrong(fault, ready, tiny_data, tmp_path):
     replacements, name, sentence = FAULTS[fault]
     cells = [cell.replace("READY", ready("good")) for cell in changed(COPYING, *replacements)]
-    timeout = 10.0 if fault == "time-out" else 120.0
+    timeout = 10.0 if fault == "time-out" else 600.0
     result, failed = findings(save(tmp_path / "fault.ipynb", cells), tiny_data, timeout)
     assert not result.passed
     assert list(failed) == [name]
@@ -189,46 +166,16 @@ def test_a_cell_that_is_none_gets_a_sentence(cell, tiny_data, tmp_path):
         rehearse.rehearse(path, tiny_data)
 
 
-def without(name):
-    return lambda weights: {key: tensor for key, tensor in weights.items() if key != name}
+def test_it_fails_with_a_sentence_for_bad_weights(ready, tiny_data, tmp_path):
+    """One of those in tests/unit/test_checks.py."""
 
+    def spoil(weights):
+        return weights | {"fc.bias": weights["fc.bias"] / 0}
 
-def put(name, change):
-    return lambda weights: weights | {name: change(weights[name])}
-
-
-BAD_WEIGHTS = {
-    "missing key": (without("fc.bias"), "The model lost its weight 'fc.bias'"),
-    "other shape": (
-        put("fc.weight", lambda weight: weight[:3]),
-        "Weight 'fc.weight' has shape [3, 512] instead of [10, 512].",
-    ),
-    "integers": (put("fc.weight", torch.Tensor.int), "Weight 'fc.weight' has the type torch.int32 instead of"),
-    "not finite": (put("fc.bias", lambda bias: bias / 0), "Weight 'fc.bias' is not finite (NaN or infinity)."),
-    "extra key": (
-        lambda weights: weights | {"epoch": torch.tensor(3)},
-        "The model has gained the weight 'epoch'",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_WEIGHTS)
-def test_it_fails_with_a_sentence_for_bad_weights(kind, ready, tiny_data, tmp_path):
-    change, sentence = BAD_WEIGHTS[kind]
-    cells = [cell.replace("READY", ready("bad", change)) for cell in COPYING]
+    cells = [cell.replace("READY", ready("bad", spoil)) for cell in COPYING]
     _, failed = findings(save(tmp_path / "bad.ipynb", cells), tiny_data)
-    assert failed["weights"].text.startswith(f"unlearned_checkpoint_0.pth: {sentence}")
-
-
-def test_it_fails_for_a_pickled_net(tiny_data, tmp_path, ready):
-    torch.save(nets.fresh_net(10, 16, seed=0), tmp_path / "net_0.pth")
-    torch.save(nets.fresh_net(10, 16, seed=1), tmp_path / "net_1.pth")
-    cells = [cell.replace("READY", str(tmp_path / "net")) for cell in COPYING]
-    _, failed = findings(save(tmp_path / "bad.ipynb", cells), tiny_data)
-    assert failed["weights"].text == (
-        "unlearned_checkpoint_0.pth holds more than tensors and would run code when opened: it was refused "
-        "unopened. Save net.state_dict() and nothing else."
-    )
+    sentence = "unlearned_checkpoint_0.pth: Weight 'fc.bias' is not finite (NaN or infinity)."
+    assert failed["weights"].text.startswith(sentence)
 
 
 def test_a_notebook_that_only_holds_an_entry_is_rehearsed_as_the_notebook_made_of_it(tiny_data, tmp_path):
@@ -253,7 +200,7 @@ def test_a_process_that_the_notebook_left_behind_is_ended(end, ready, tiny_data,
 def test_the_command_fails_with_a_sentence(tiny_data, tmp_path):
     cells = changed(COPYING, ("shutil.copy(f'READY_{i}.pth', path)", "raise KeyError(path)"))
     path = save(tmp_path / "fault.ipynb", cells)
-    done = command("rehearse", path, "--data", tiny_data, "--runs", 2)
+    done = command("rehearse", path, "--data", tiny_data, *SHORT)
     assert done.returncode == 3
     assert "KeyError: '/kaggle/tmp/unlearned_checkpoint_0.pth'\n" in done.stdout
     assert done.stdout.endswith(f"FAIL: {path} is not ready. Mend what is marked FAIL (1), then rehearse again.\n")
