@@ -2,11 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from local_scorer import cli
+from tests.helpers.entries import use_small_nets
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -20,28 +21,18 @@ def example(tmp_path_factory):
     return path
 
 
-def scorer(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "local_scorer", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_is_short():
     assert len(README.read_text().split()) <= 900
 
 
-def test_example_passes_validate(example):
-    done = scorer("validate", example)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_example_passes_validate(example, monkeypatch):
+    use_small_nets(monkeypatch)
+    assert cli.main(["validate", str(example)]) == 0
 
 
 def test_example_is_scored_inside_the_limit(example, tiny_data, tmp_path):
-    done = scorer("score", example, "--data", tiny_data, "--models", 3, "--out", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["--data", str(tiny_data), "--models", "3", "--out", str(tmp_path)]
+    assert cli.main(["score", str(example), *options]) == 0
     rows = {row["entry"]: row for row in json.loads((tmp_path / "leaderboard.json").read_text())["rows"]}
     assert rows["my_entry"]["status"] == "scored"
     assert rows["my_entry"]["time_ratio"] < 0.2

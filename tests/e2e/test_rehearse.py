@@ -15,6 +15,7 @@ from tests.helpers.notebooks import COPYING, STARTER, changed, notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 
+HAS_PROC = Path("/proc/self/task").is_dir()
 SHORT = ("--runs", 2, "--limit-images", 16)
 
 
@@ -87,16 +88,6 @@ def findings(path, tiny_data, timeout=600.0):
 
 
 FAULTS = {
-    "no zip": (
-        [("with zipfile.ZipFile('submission.zip', 'w')", "with zipfile.ZipFile('other.zip', 'w')")],
-        "zip",
-        "There is no submission.zip in /kaggle/working: write it as the last thing.",
-    ),
-    "full disk": (
-        [("    shutil.copy(", "    open(f'big{i}', 'wb').truncate(45 << 20)\n    shutil.copy(")],
-        "disk",
-        "512 runs would put 33.2 GiB into /kaggle/working, which holds 20, and 10.7 into /kaggle/tmp. Keep",
-    ),
     "exception": (
         [("    shutil.copy(", "    # a comment\n    1 / 0\n    shutil.copy(")],
         "exception",
@@ -136,24 +127,59 @@ def test_it_fails_with_a_sentence_for_what_the_notebook_does_wrong(fault, ready,
     assert failed[name].text.startswith(sentence)
 
 
-def test_places_relative_to_working_are_those_of_kaggle(ready, tiny_data, tmp_path):
+def test_all_that_is_wrong_with_what_it_leaves_is_said_at_once(ready, tiny_data, tmp_path):
+    """For bad weights, as for all that tests/unit/test_checks.py looks for, one of them is enough here."""
+
+    def spoil(weights):
+        return weights | {"fc.bias": weights["fc.bias"] / 0}
+
+    big = ("    shutil.copy(", "    open(f'big{i}', 'wb').truncate(45 << 20)\n    shutil.copy(")
+    cells = [cell.replace("READY", ready("bad", spoil)) for cell in changed(COPYING, big)]
+    result, failed = findings(save(tmp_path / "faults.ipynb", cells), tiny_data)
+    assert not result.passed
+    sentences = {
+        "weights": "unlearned_checkpoint_0.pth: Weight 'fc.bias' is not finite (NaN or infinity).",
+        "disk": "512 runs would put 33.2 GiB into /kaggle/working, which holds 20, and 10.7 into /kaggle/tmp.",
+    }
+    assert failed.keys() == sentences.keys()
+    assert all(failed[name].text.startswith(sentences[name]) for name in sentences)
+
+
+def test_a_notebook_may_be_unusual_and_pass(ready, tiny_data, tmp_path):
+    """Places relative to /kaggle/working, cells without metadata, text as source, a process left behind."""
     cells = [cell.replace("READY", ready("good")).replace("/kaggle/tmp/", "../tmp/") for cell in COPYING]
     cells[0] += "\nassert os.path.exists('../input/neurips-2023-machine-unlearning/retain.csv')"
     cells[2] = cells[2].replace("'submission.zip'", "'../working/submission.zip'")
-    result, failed = findings(save(tmp_path / "relative.ipynb", cells), tiny_data)
-    assert result.passed, failed
-
-
-def test_cells_without_metadata_or_with_text_as_source_run(ready, tiny_data, tmp_path):
-    content = notebook([cell.replace("READY", ready("good")) for cell in COPYING])
+    content = notebook([*cells, leaving(tmp_path)])
     content["cells"] = [
         {"cell_type": cell["cell_type"], "source": "".join(cell["source"])} for cell in content["cells"]
     ]
     del content["metadata"], content["nbformat_minor"]
-    path = tmp_path / "bare.ipynb"
+    path = tmp_path / "unusual.ipynb"
     path.write_text(json.dumps(content))
     result, failed = findings(path, tiny_data)
     assert result.passed, failed
+    if HAS_PROC:
+        assert_ended(tmp_path)
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="processes are found in /proc")
+def test_a_process_that_a_failing_notebook_left_behind_is_ended(ready, tiny_data, tmp_path):
+    cells = [cell.replace("READY", ready("good")) for cell in COPYING]
+    result, _ = findings(save(tmp_path / "leaving.ipynb", [*cells, leaving(tmp_path) + "1 / 0"]), tiny_data)
+    assert not result.passed
+    assert_ended(tmp_path)
+
+
+def leaving(folder):
+    """Return code that leaves a process in a session of its own, and its number in a file."""
+    start = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    return f"import subprocess\nopen({str(folder / 'pid')!r}, 'w').write(str({start}.pid))\n"
+
+
+def assert_ended(folder):
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((folder / "pid").read_text()), 0)
 
 
 @pytest.mark.parametrize(
@@ -166,35 +192,12 @@ def test_a_cell_that_is_none_gets_a_sentence(cell, tiny_data, tmp_path):
         rehearse.rehearse(path, tiny_data)
 
 
-def test_it_fails_with_a_sentence_for_bad_weights(ready, tiny_data, tmp_path):
-    """One of those in tests/unit/test_checks.py."""
-
-    def spoil(weights):
-        return weights | {"fc.bias": weights["fc.bias"] / 0}
-
-    cells = [cell.replace("READY", ready("bad", spoil)) for cell in COPYING]
-    _, failed = findings(save(tmp_path / "bad.ipynb", cells), tiny_data)
-    sentence = "unlearned_checkpoint_0.pth: Weight 'fc.bias' is not finite (NaN or infinity)."
-    assert failed["weights"].text.startswith(sentence)
-
-
 def test_a_notebook_that_only_holds_an_entry_is_rehearsed_as_the_notebook_made_of_it(tiny_data, tmp_path):
-    entry = (ROOT / "kaggle_submission" / "finetune.py").read_text()
-    result, _ = findings(save(tmp_path / "mine.ipynb", [entry, "print('tried')"]), tiny_data)
-    assert result.passed
+    entry = "def unlearning(net, retain_loader, forget_loader, val_loader):\n    raise KeyError('mine')\n"
+    result, failed = findings(save(tmp_path / "mine.ipynb", [entry, "print('tried')"]), tiny_data)
+    assert list(failed) == ["exception"]
+    assert "raised KeyError: 'mine'" in failed["exception"].text
     assert any("RUNS = 512" in change for change in result.changes)
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
-@pytest.mark.parametrize("end", ["", "1 / 0"])
-def test_a_process_that_the_notebook_left_behind_is_ended(end, ready, tiny_data, tmp_path):
-    left = f"subprocess.Popen(['sleep', '600'], start_new_session=True).pid\nopen({str(tmp_path / 'pid')!r}, 'w')"
-    cells = [cell.replace("READY", ready("good")) for cell in COPYING]
-    cells.append(f"import subprocess\npid = {left}.write(str(pid))\n{end}")
-    result, _ = findings(save(tmp_path / "leaving.ipynb", cells), tiny_data)
-    assert result.passed == (not end)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_the_command_fails_with_a_sentence(tiny_data, tmp_path):

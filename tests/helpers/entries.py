@@ -102,7 +102,8 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def use_small_nets(monkeypatch):
-    """Have `validate` take narrow nets: width 64 makes it four times as long."""
+    """Have `validate` take narrow nets, where width 64 takes four times as long, and wait on a busy machine."""
+    monkeypatch.setattr(validate, "SECONDS", 900.0)
     first = replace(validate.FIRST, width=16, retain=128)
     monkeypatch.setattr(validate, "FIRST", first)
     monkeypatch.setattr(validate, "SECOND", replace(first, index=1))
