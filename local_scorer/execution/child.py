@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def run_step(
         if step == "train":
             steps.train(job, folder, device, header)
         elif step == "evaluate":
-            steps.evaluate(job, folder, device, work, header)
+            steps.evaluate(_tasks(job, work, folder, pipe, say), folder, device, header)
         else:
             _limit_resources(device, workers)
             steps.rescore(job, folder, device, header)
@@ -75,6 +75,19 @@ def run_step(
     finally:
         _flush()
         os._exit(code)
+
+
+def _tasks(
+    job: Job, work: Path, folder: RunFolder, pipe: Connection, say: Callable[[bytes], None]
+) -> Iterator[tuple[Job, Path]]:
+    """Yield a job with its folder, say when it is evaluated, and go on with those that the engine then sends."""
+    with contextlib.suppress(EOFError):  # it wants no more
+        while True:
+            yield job, work
+            _flush()
+            say(b"done")
+            job, work = pipe.recv()
+            _redirect_output(folder.log_path(job.key), append=True)
 
 
 def _unlearn(

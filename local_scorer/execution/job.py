@@ -93,6 +93,11 @@ class Job:
         return self.weights or self.original_job.key
 
     @property
+    def evaluation(self) -> tuple[object, ...]:
+        """What the evaluation of a run's checkpoint depends on; equal for the runs of one entry."""
+        return (self.entry_hash, self.data, self.fingerprint, self.width, self.outputs)
+
+    @property
     def label(self) -> str:
         """What this job works at, in one or two words."""
         return self.entry or self.role

@@ -1,6 +1,7 @@
 """Run jobs in child processes of this machine: start them, watch their time, kill them, say how they ended.
 
-Each step of a job has a process of its own. The parent hears from it through lines on a pipe, its exit code,
+Each step of a job has a process of its own; only the evaluation goes on in the process that evaluated the last run
+of the same entry. The parent hears from it through lines on a pipe, its exit code,
 and files that are not pickles; so nothing that foreign code sends is ever run here. The parent needs no torch.
 """
 
@@ -28,6 +29,11 @@ FIRST_STEP = {"unlearned": "unlearn", "submitted": "rescore"}  # of a job by its
 CHILD = "local_scorer.execution.child"
 MESSAGE_BYTES = 1 << 16  # of all that one step may say
 KINDS = ("exception", "signature", "weights", "memory", "killed", "clock")  # of a failure that a child reports
+PHASES = {  # by step, line and phase before
+    ("unlearn", b"start", "setup"): "entry",
+    ("unlearn", b"end", "entry"): "finish",
+    ("evaluate", b"done", "setup"): "done",
+}
 LOST = 255  # exit code of a child whose end nobody saw: the fork server, which starts all children, had ended
 STARTS, PAUSE = 20, 0.1  # tries to start a child, and seconds between them: a fork server takes a while to end
 JOIN_SECONDS = 10.0  # for a killed child to be gone
@@ -41,7 +47,7 @@ class _Run:
     Attributes:
         alone: it runs with no other beside it, since one of its like has ended the fork server.
         entered: when the current phase began.
-        phase: "setup", "entry" (inside ``unlearning()``) or "finish".
+        phase: "setup", "entry" (inside ``unlearning()``) or "finish"; "done" once a checkpoint is evaluated.
     """
 
     job: Job
@@ -87,6 +93,7 @@ class LocalEngine:
         self._environment: store.Environment | None = None
         self._runs: list[_Run] = []
         self._waiting: list[_Run] = []
+        self._evaluated: dict[int, _Run] = {}  # by slot, the last run whose evaluator waits for another checkpoint
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -120,11 +127,12 @@ class LocalEngine:
 
     def close(self) -> None:
         """Kill whatever is still running; its jobs are not done."""
-        for run in (*self._runs, *self._waiting):
+        for run in (*self._runs, *self._waiting, *self._evaluated.values()):
             _end(run)
             self.folder.drop_work_folder(run.work)
         self._runs.clear()
         self._waiting.clear()
+        self._evaluated.clear()
 
     def _fill_slots(self) -> None:
         while self._waiting:
@@ -139,6 +147,8 @@ class LocalEngine:
     def _start(self, run: _Run, step: str) -> None:
         run.step, run.phase, run.entered = step, "setup", time.monotonic()
         run.heard, run.lines, run.failure = bytearray(), 0, None
+        if step == "evaluate" and self._goes_to_evaluator(run):
+            return
         if self._environment is None:
             self._environment = store.environment()
         header = {"workers": self.workers, "sandbox": self.sandbox, "environment": self._environment}
@@ -146,7 +156,7 @@ class LocalEngine:
         with interrupts.held_back():  # a child that is half started prints a traceback of its own
             for tries_left in reversed(range(STARTS)):
                 _ensure_forkserver()
-                run.pipe, sender = self._context.Pipe(duplex=False)
+                run.pipe, sender = self._context.Pipe(duplex=step == "evaluate")
                 os.set_blocking(run.pipe.fileno(), False)
                 arguments = (step, run.job, self.folder, device, header, run.work, sender)
                 run.process = self._context.Process(target=_run_step, args=arguments)
@@ -161,9 +171,25 @@ class LocalEngine:
                 finally:
                     sender.close()
 
+    def _goes_to_evaluator(self, run: _Run) -> bool:
+        """Send a checkpoint to the process that evaluated the last run in this slot, if of the same entry."""
+        last = self._evaluated.pop(run.slot, None)
+        if last is None:
+            return False
+        if last.job.evaluation == run.job.evaluation and last.process.is_alive():
+            with contextlib.suppress(OSError):  # it has ended in between
+                last.pipe.send((run.job, run.work))
+                run.process, run.pipe = last.process, last.pipe
+                return True
+        _end(last)
+        return False
+
     def _advance(self, run: _Run) -> tuple[bool, Failure | None]:
         """Take in what happened to a run; return whether it has ended, and its failure."""
         _listen(run)
+        if run.phase == "done" and run.job.is_done(self.folder):
+            self._evaluated[run.slot] = run
+            return True, None
         if run.process.is_alive():
             if time.monotonic() - run.entered <= _allowed(run):
                 return False, None
@@ -255,7 +281,7 @@ def _listen(run: _Run) -> None:
         run.heard += chunk
     lines = bytes(run.heard).split(b"\n")[:-1]
     for line in lines[run.lines :]:
-        phase = {(b"start", "setup"): "entry", (b"end", "entry"): "finish"}.get((line, run.phase))
+        phase = PHASES.get((run.step, line, run.phase))
         if phase:
             run.phase, run.entered = phase, time.monotonic()
         elif line.startswith(b"{") and run.failure is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -82,17 +82,23 @@ def unlearn(job: Job, folder: RunFolder, device: str, private: Path, start: Call
     return watch.seconds.wall
 
 
-def evaluate(job: Job, folder: RunFolder, device: str, work: Path, header: dict[str, object]) -> None:
-    """Evaluate the checkpoint that `unlearn` left in `work`, and store the result.
+def evaluate(tasks: Iterable[tuple[Job, Path]], folder: RunFolder, device: str, header: dict[str, object]) -> None:
+    """Evaluate checkpoints that `unlearn` left, and store each result before the next is looked at.
+
+    Args:
+        tasks: jobs of one `Job.evaluation`, each with the folder that its checkpoint is in.
 
     Raises:
-        WeightsError: the checkpoint does not fit the architecture or holds non-finite weights.
+        WeightsError: a checkpoint does not fit the architecture or holds non-finite weights.
     """
-    data = open_data(job)
-    net = nets.empty_net(n_outputs(job, data), job.width)
-    checkpoint.load_into(net, checkpoint.read_state_dict(work / "net.pt"))
-    seconds = timing.Seconds(**json.loads((work / "seconds.json").read_text()))
-    _store(job, folder, net.to(device), data, device, seconds, header)
+    data = net = None
+    for job, work in tasks:
+        if net is None:
+            data = open_data(job)
+            net = nets.empty_net(n_outputs(job, data), job.width).to(device)
+        checkpoint.load_into(net, checkpoint.read_state_dict(work / "net.pt"))
+        seconds = timing.Seconds(**json.loads((work / "seconds.json").read_text()))
+        _store(job, folder, net, data, device, seconds, header)
 
 
 def rescore(job: Job, folder: RunFolder, device: str, header: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep import dataset
@@ -111,6 +112,17 @@ def test_an_entry_that_closes_the_pipe_is_one_that_did_not_return(trained):
     before = time.process_time()
     assert outcomes(folder, [job])[job].kind == "exception"
     assert time.process_time() - before < 1.5
+
+
+def test_one_process_evaluates_the_runs_of_an_entry_and_none_changes_the_next(trained):
+    folder, base = trained
+    ruined = replace(base, role="unlearned", index=2).job_seed
+    source = f"import torch\n{CONTRACT}torch.initial_seed() == {ruined} and net.fc.bias.data.fill_(torch.nan)\n"
+    jobs = [entry(trained, source, index) for index in range(4)]
+    found = outcomes(folder, jobs, workers=1)
+    assert [found[job] and found[job].kind for job in jobs] == [None, None, "weights", None]
+    first, *others = [folder.load_result(job.key) for job in jobs if found[job] is None]
+    assert all(np.array_equal(first.logits["forget"], other.logits["forget"]) for other in others)
 
 
 def test_ending_the_fork_server_costs_an_innocent_run_nothing(trained):
