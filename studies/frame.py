@@ -91,6 +91,7 @@ COLUMNS = {
     "toolkit_seconds": ("toolkit, s", ".3f"),
     "batches_seconds": ("batches, s", ".3f"),
     "pictures_seconds": ("pictures, s", ".3f"),
+    "cpu_ms": ("CPU, ms", ".1f"),
 }
 
 SMALL = 0.01  # with one decimal more
