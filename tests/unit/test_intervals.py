@@ -49,7 +49,7 @@ def test_redraws_are_centred_on_what_was_measured():
 
 
 def test_interval_by_hand():
-    """Factor = exp(t sd / centre): Student's t is 4.3027 at 2 degrees, the sd of 0.1, 0.2, 0.3 is 0.1."""
+    """Factor = exp(1.1 t sd / centre): Student's t is 4.3027 at 2 degrees, the sd of 0.1, 0.2, 0.3 is 0.1."""
     spread, none = np.array([0.1, 0.2, 0.3]), np.zeros(3)
     redraws = replace(
         redraw(*evaluation(3), resamples=3), score=0.5, quality=0.2,
@@ -57,9 +57,9 @@ def test_interval_by_hand():
         quality_models=spread, quality_examples=none, quality_both=spread,
     )  # fmt: skip
     found = intervals_of(redraws)
-    assert found.models.score_low == pytest.approx(0.5 / np.exp(0.86053), abs=1e-5)
-    assert found.models.score_high == pytest.approx(0.5 * np.exp(0.86053), abs=1e-5)
-    assert found.models.quality_low == pytest.approx(0.2 / np.exp(2.15133), abs=1e-5)
+    assert found.models.score_low == pytest.approx(0.5 / np.exp(0.94658), abs=1e-5)
+    assert found.models.score_high == pytest.approx(0.5 * np.exp(0.94658), abs=1e-5)
+    assert found.models.quality_low == pytest.approx(0.2 / np.exp(2.36646), abs=1e-5)
     assert (found.examples.score_low, found.examples.score_high) == (0.5, 0.5)
 
 
