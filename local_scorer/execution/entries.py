@@ -10,11 +10,29 @@ from data_prep.options import OptionError
 FOLDER = Path(__file__).resolve().parents[2] / "kaggle_submission"
 KINDS = (".py", ".ipynb", ".zip")
 TEXTS = (".py", ".ipynb")  # those with code
+USUAL = (  # of a board for which no entry is named: it takes minutes, one of all entries three times as long
+    "bad_teacher",
+    "bad_teacher_similarity",
+    "best",
+    "contrastive",
+    "finetune",
+    "fisher_noise",
+    "gisa",
+    "neggrad",
+    "random_label",
+    "retrain_short",
+    "ssd",
+)
 
 
 def shipped_entries() -> list[Path]:
     """Return the entries of this repository."""
     return sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
+
+
+def usual_entries() -> list[Path]:
+    """Return the entries of a first board: the methods of the report, and what they are best read beside."""
+    return [FOLDER / f"{name}.py" for name in USUAL]
 
 
 def find_entry(text: str, kinds: tuple[str, ...] = KINDS) -> Path:

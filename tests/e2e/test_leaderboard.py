@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from local_scorer import cli
-from local_scorer.execution.entries import find_entry
+from local_scorer.execution.entries import find_entry, shipped_entries, usual_entries
 
 ROOT = Path(__file__).resolve().parents[2]
 FINETUNE = ROOT / "kaggle_submission" / "finetune.py"
@@ -263,6 +263,10 @@ def test_an_entry_is_found_by_its_name(tmp_path, monkeypatch):
         find_entry("__init__.py")
 
 
+def test_a_board_for_which_no_entry_is_named_is_of_shipped_entries():
+    assert set(usual_entries()) < set(shipped_entries())
+
+
 def test_failing_entries_become_rows(finished, tiny_data, tmp_path, here):
     """Every kind of failure gets a row with its reason; the others go on; the exit code tells."""
     out, _ = finished
@@ -403,6 +407,10 @@ def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
         (
             ["--size", "64"],
             "error: --size is of the built-in set; the pictures in --data have a size of their own.\n",
+        ),
+        (
+            ["--all", "finetune"],
+            "error: --all scores every entry of kaggle_submission: give no others with it.\n",
         ),
     ],
 )
