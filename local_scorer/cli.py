@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DONE, PROBLEM, WRONG_USAGE, ENTRY_NOT_SCORED = 0, 1, 2, 3
 DEFAULT_MODELS = 10
-DEFAULT_ORIGINALS, DEFAULT_RUNS = 8, 8  # with a pack; originals rank better than runs: docs/results/intervals.md
+DEFAULT_ORIGINALS, DEFAULT_RUNS = 8, 4  # with a pack; originals rank better than runs: docs/results/intervals.md
 DEFAULT_FULL = 32  # of the full set-up, with the shipped pack: originals, one run from each
 DEFAULT_OUT = Path("runs/default")
 DEFAULT_SIZE = 32
@@ -450,7 +450,7 @@ def _add_engine_arguments(add: Callable[..., object]) -> None:
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", metavar="DIR", help="a prepared dataset (default: the built-in set, made when missing)")
-    models = "runs from each original (competition: 512; default: 8 with a pack, else 10; of a zip: all)"
+    models = "runs from each original (competition: 512; default: 4 with a pack, else 10; of a zip: all)"
     add("--models", type=int, metavar="N", help=models)
     add("--originals", type=int, metavar="K", help="models to unlearn from (default: 8 with a pack, else 1)")
     setup = "competition (default): N runs from each original; full: one from each of N originals, trained here"
