@@ -72,6 +72,7 @@ def leaderboard(args: argparse.Namespace) -> int:
         raise OptionError("--all scores every entry of kaggle_submission: give no others with it.")
     found = shipped_entries() if args.all else usual_entries()
     entries = [find_entry(entry) for entry in args.entries] or found
+    run_room.check_names(entries)
     _say_what_is_fitted(entries, args.device)
     pack = _pack(args, entries)
     n_models = _n_models(args, entries, pack) if args.models is None else args.models

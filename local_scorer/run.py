@@ -120,7 +120,7 @@ def run(
     """
     isolation = sandbox.probe(settings.sandbox, settings.device)
     data = _open_data(settings)
-    _check_names(entries)
+    check_names(entries)
     base = _base_job(settings, data)
     models = _train_here(base, settings) if settings.reference is None else _from_pack(base, settings, folder)
     n_runs = 1 if settings.setup == "full" else settings.n_models
@@ -158,12 +158,19 @@ def _open_data(settings: Settings) -> data_prep.dataset.PreparedDataset:
     return data
 
 
-def _check_names(entries: Sequence[Path]) -> None:
+def check_names(entries: Sequence[Path]) -> None:
+    """Refuse entries that would have one row.
+
+    Raises:
+        OptionError: two have the same name, or one has that of a reference.
+    """
     names = [contract.entry_name(path) for path in entries]
     rows = [*names, FLOOR, CEILING]
     taken = sorted({name for name in names if rows.count(name) > 1})
     if taken:
-        raise ValueError(f"Every entry needs a name of its own: {', '.join(taken)} is taken. Rename the file.")
+        raise OptionError(
+            f"Every entry needs a name of its own: {', '.join(taken)} is taken. Name it once, or rename the file."
+        )
 
 
 def _base_job(settings: Settings, data: data_prep.dataset.PreparedDataset) -> Job:
@@ -303,14 +310,33 @@ def _other_entries(folder: RunFolder, record: RunRecord) -> tuple[Entry, ...]:
     there = Run.open(folder).record
     same = ("data", "rules", "setup", "n_models", "n_originals", "originals", "retrained", "reference")
     if any(getattr(there, name) != getattr(record, name) for name in same):
+        pairs = zip(_options(there).items(), _options(record).values(), strict=True)
+        differ = [f"{name} {theirs} and not {ours}" for (name, theirs), ours in pairs if theirs != ours]
         raise ValueError(
-            f"The board in {folder.root} is one of {there.data.name} with N={there.n_models}, recipe "
-            f"{there.settings.recipe.name}, width {there.settings.width}, seed {there.settings.seed} on "
-            f"{there.settings.device} and {there.rules} rules. To add to it, give the same; for a board of its "
-            "own give another --out."
+            f"The board in {folder.root} is of {', '.join(differ) or 'other data'}. To add to it, give the same; "
+            "for a board of its own give another --out."
         )
     names = {entry.name for entry in record.entries}
     return tuple(entry for entry in there.entries if entry.name not in names)
+
+
+def _options(record: RunRecord) -> dict[str, object]:
+    """Return what was asked for: option -> value."""
+    settings = record.settings
+    return {
+        "--data": record.data.name,
+        "--rules": record.rules,
+        "--setup": record.setup,
+        "--models": record.n_models,
+        "--originals": record.n_originals,
+        "--recipe": settings.recipe.name,
+        "--width": settings.width,
+        "--size": settings.size,
+        "--outputs": settings.outputs,
+        "--seed": settings.seed,
+        "--device": settings.device,
+        "--reference": (record.reference or "none")[:8],
+    }
 
 
 def _spare_outputs(outputs: int | None, data: data_prep.dataset.PreparedDataset) -> int:

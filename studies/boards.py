@@ -1,7 +1,7 @@
 """Keep what a leaderboard measured: results/BOARD/ENTRY.json for every entry, and board.json for what they share.
 
     python -m studies.boards runs/builtin64 --board builtin64
-    python -m studies.boards runs/default --board builtin10 --only my_entry
+    python -m studies.boards runs/default --board builtin --only my_entry
 
 The run folder holds leaderboard.json; where `report --rules notebook` was run as well, those scores are kept
 beside the official ones. Numbers of other entries on the board stay as they are.
@@ -69,7 +69,8 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
             if found["entry"] == row["entry"]
         }
         claim = {"entry": row["entry"], "board": folder.name, "source_hash": hashes[row["entry"]]}
-        claim |= {"n_models": row["n_models"], "status": row["status"], **made, "rules": rules}
+        claim |= {"n_models": row["n_models"], "n_originals": official["n_originals"]}
+        claim |= {"status": row["status"], **made, "rules": rules}
         claim |= {part: row[part] for part in BY_ENTRY}
         if row["forecast"]:
             claim["forecast"] = {p: row["forecast"][p] for p in ("n_models", "score", "score_low", "score_high")}
@@ -81,7 +82,7 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
     about["data"] |= {split: data["counts"][split] for split in ("forget", "retain")}
     about["settings"] = {name: settings[name] for name in ("size", "width", "device")}
     about["settings"]["recipe"] = settings["recipe"]["name"]
-    about |= {name: official[name] for name in ("n_models", "to_forget", "ties")}
+    about |= {name: official[name] for name in ("n_models", "n_originals", "n_retrained", "to_forget", "ties")}
     _write(folder / "board.json", about | made)
 
 
@@ -118,6 +119,11 @@ def table(folder: Path, rules: str = "official") -> Results:
         f"{settings['size']} px, ResNet-18 of width {settings['width']}, recipe {settings['recipe']}; "
         f"{rules} rules. To forget: {board['to_forget']:.2f} standard deviations."
     ]
+    if board.get("n_originals", 1) > 1:
+        notes.append(
+            f"Each entry ran {board['n_models']} times from each of {board['n_originals']} originals, against "
+            f"{board['n_retrained']} retrained models; intervals are those of the mean over originals."
+        )
     if rules == "official":
         ties = [tie["entries"] for tie in board["ties"]]
         notes += [f"Tie: {first} cannot be told from {', '.join(others)}." for first, *others in ties]

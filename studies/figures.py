@@ -22,7 +22,7 @@ from studies import boards, frame
 from studies.frame import RESULTS, ROOT, Results, written
 
 FIGURES = ROOT / "docs" / "figures"
-BOARD = "builtin10"
+BOARD = "builtin"
 FACES_HEIGHT = 18 + 3 * 96  # pixels of the contact sheet: its heading and three people
 BLUE, GREY = "#2563a8", "#8a8f98"
 
@@ -38,6 +38,7 @@ def main() -> None:
 def board(results: Results) -> bytes:
     """Draw the scores of a board with their intervals, best at the top, as PNG."""
     rows = [dict(zip(results.columns, row, strict=True)) for row in reversed(results.rows)]
+    rows = [row for row in rows if row["score"] is not None]  # a rejected entry has none
     drawing = Figure(figsize=(8.2, 3.8), layout="constrained", dpi=130)
     FigureCanvasAgg(drawing)
     axes = drawing.subplots()
@@ -54,7 +55,7 @@ def board(results: Results) -> bytes:
     names = [row["entry"] if row["status"] == "scored" else f"{row['entry']} ({row['status']})" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.set_xlim(left=-0.004)
-    axes.set_xlabel(f"final score with its 95 % interval, official rules, N={results.n_models}", fontsize=9)
+    axes.set_xlabel("final score with its 95 % interval, official rules", fontsize=9)
     axes.tick_params(length=0, labelsize=9)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -27,7 +27,8 @@ from studies.frame import RESULTS, ROOT, Results
 ENTRIES = ROOT / "kaggle_submission"
 MARK = re.compile(r"(<!-- (table|value): (.+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
 BOARDS = {  # those in the index of the methods
-    "builtin64": "[built-in, N=64](../results/builtin.md#n64)",
+    "builtin-all": "[built-in, N=8 x 4](../results/builtin.md#all-entries)",
+    "builtin64": "[built-in, N=64](../results/builtin.md#n64-from-one-original)",
     "mufac32": "[MUFAC, N=10](../results/mufac32.md)",
     "mufac32raw": "[MUFAC as published, N=10](../results/mufac32raw.md)",
 }
@@ -154,7 +155,9 @@ def _scores(claim: dict[str, object]) -> Iterator[tuple[str, list[str]]]:
         parts = [("share_of_ceiling", found), ("forgetting_quality", found)]
         parts += [(part, claim) for part in ("retain_ratio", "test_ratio", "time_ratio")]
         rest = [frame.written(part, where[part]) for part, where in parts]
-        yield rules, [str(claim["n_models"]), score, interval, *rest]
+        n_originals = claim.get("n_originals", 1)
+        n_models = str(claim["n_models"]) if n_originals == 1 else f"{n_originals} x {claim['n_models']}"
+        yield rules, [n_models, score, interval, *rest]
 
 
 def methods() -> str:

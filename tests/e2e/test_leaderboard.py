@@ -240,7 +240,7 @@ def test_score_adds_to_the_board_and_never_replaces_it(finished, tiny_data, tmp_
     assert rows["mine"]["reason"].startswith("Score 0: all its runs give the same answers")
     done = here("score", entry, "--models", 4, *options)
     assert done.returncode == 1
-    assert f"The board in {out} is one of tiny with N=3, recipe quick" in done.err
+    assert f"The board in {out} is of --models 3 and not 4." in done.err
     assert rows_of(out) == rows
 
 

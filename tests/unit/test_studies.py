@@ -197,6 +197,8 @@ def run(tmp_path):
     board = {
         "data": {"name": "tiny", "counts": {"forget": 5, "retain": 50}},
         "n_models": 3,
+        "n_originals": 1,
+        "n_retrained": 3,
         "to_forget": 2.0,
         "ties": [{"entries": ["retrained", "mine"], "models_needed": None, "n_models": 3}],
         "provenance": {
