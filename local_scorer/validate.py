@@ -1,4 +1,4 @@
-"""Quick checks of an entry on tiny data; each failure says how to mend it.
+"""Quick checks of an entry on tiny data; a failure says how to mend it where that is known.
 
 The first part decides: the entry runs as the competition ran it, with its nets of ten outputs and width 64. The
 second part is advice on what a file needs to run elsewhere too. All is found out as in a real run, by jobs in
@@ -139,7 +139,6 @@ FURTHER = {  # each differs in one thing, so that one cause shows in one place
 }
 REMEDIES = {
     SIGNATURE: "It has to load on its own and take these arguments.",
-    RUNS: "Pictures and labels of a batch are batch['image'] and batch['age_group'].",
     TUPLES: "Take batch[0] and batch[1] where a batch is not a dict, as unpack() in the template does.",
     OTHER_NET: "Take the class count from net.fc.out_features, and other sizes from the net too.",
     SMALL: "Skip batches of one picture, which batch normalisation cannot use, and expect no full batches.",
@@ -306,7 +305,7 @@ def _check(name: str, findings: Sequence[str], remedy: str) -> Check:
     if not findings:
         return Check(name, True)
     text = "; ".join(findings)
-    return Check(name, False, f"{text[0].upper()}{text[1:]}. {remedy}")
+    return Check(name, False, f"{text[0].upper()}{text[1:]}. {remedy}".rstrip())
 
 
 def _ran(name: str, outcome: _Outcome) -> Check:
@@ -317,11 +316,13 @@ def _ran(name: str, outcome: _Outcome) -> Check:
     if failure.kind == "time-out":
         finding = f"it had not ended after {SECONDS:.0f} s, where an ordinary entry needs a few"
         return _check(name, [finding], IN_TIME)
-    remedy = REMEDIES[name]
+    remedy = REMEDIES.get(name, "")
     if package := re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", failure.reason):
         remedy = f"The package is missing here, so nothing can be said of the rest: pip install {package[1]}."
     elif name == RUNS and contract.is_about_sizes(failure.reason):
         remedy = "Sizes do not fit: the net has 10 outputs and 512 features before them, and labels are 0 to 9."
+    elif name == RUNS and contract.is_about_batches(failure.reason):
+        remedy = "Pictures and labels of a batch are batch['image'] and batch['age_group']."
     return _check(name, [failure.reason.rstrip(".") + outcome.place], remedy)
 
 

@@ -7,11 +7,13 @@ import math
 import sys
 from pathlib import Path
 
-from data_prep.options import OptionError
+from data_prep.options import OptionError, check_range
 from kaggle_submission.tools import kaggle_tree, notebook, sync
+from kaggle_submission.tools.counting import RUNS
 from local_scorer.execution.entries import TEXTS, find_entry
 
 DONE, PROBLEM, WRONG_USAGE, NOT_PASSED, INTERRUPTED = 0, 1, 2, 3, 130
+MOST_PICTURES = 1_000_000
 DEFAULT_OUT = Path("runs/kaggle")
 ENTRY_HELP = "an entry file (.py), a notebook with one (.ipynb), or a name in kaggle_submission/"
 
@@ -49,10 +51,8 @@ def rehearse(args: argparse.Namespace) -> int:
     """Run a notebook at home as Kaggle would, with few runs, and check its submission.zip."""
     if not 0 < args.timeout < math.inf:  # NaN is not
         raise OptionError(f"--timeout must be a number of seconds above 0, found {args.timeout}.")
-    if args.runs < 2:
-        raise OptionError(f"--runs must be at least 2, found {args.runs}: one run shows no spread.")
-    if args.limit_images < 8:
-        raise OptionError(f"--limit-images must be at least 8, found {args.limit_images}.")
+    check_range("--runs", args.runs, 2, RUNS)  # one shows no spread
+    check_range("--limit-images", args.limit_images, 8, MOST_PICTURES)
     path = find_entry(args.notebook, TEXTS)
     from kaggle_submission.tools import rehearse as rehearsing  # imports torch
 

@@ -20,7 +20,7 @@ from kaggle_submission.tools import checks, clock, forecast, kaggle_tree, kernel
 from kaggle_submission.tools.checks import Finding
 from kaggle_submission.tools.forecast import Timed
 from kaggle_submission.tools.rewrite import RUNS
-from local_scorer.execution import cells
+from local_scorer.execution import cells, kaggle_input
 from local_scorer.models.recipes import Recipe
 
 OUTPUTS = 10  # the competition's notebooks build a ResNet-18 of width 64 with this number
@@ -111,7 +111,7 @@ class _Stage:
 
     def _run_with_pictures(self, root: Path, retain: int, forget: int) -> Finding | None:
         """Run the notebook below `root` with so many pictures; return what stopped it."""
-        folder = _make_places(root)
+        folder = kaggle_input.make_folders(root)
         limits = {"retain": retain, "forget": forget, "validation": self.limit}
         kaggle_tree.write(self.data, folder, self.original, limits=limits)
         return _execute(_fitted(self.content, root, self.runs)[0], root, self.timeout)
@@ -146,7 +146,7 @@ class _Stage:
     def _check_mock(self) -> Finding:
         """Run the notebook on the copy of the data that participants see."""
         root = self.root / "mock"
-        folder = _make_places(root)
+        folder = kaggle_input.make_folders(root)
         folder.mkdir()
         (folder / "empty.txt").touch()
         failure = _execute(_fitted(self.content, root, self.runs)[0], root, MOCK_SECONDS)
@@ -168,13 +168,6 @@ def _read(path: Path) -> dict:
     text = "".join("".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code")
     packs = str(RUNS) in text or "submission" in text
     return content if packs or "def unlearning(" not in text else notebook.build(path)
-
-
-def _make_places(root: Path) -> Path:
-    """Make the folders of Kaggle below `root`; return that of the competition's data, which is not made."""
-    for name in ("input", "tmp", "working"):
-        (root / "kaggle" / name).mkdir(parents=True)
-    return root / "kaggle" / "input" / notebook.COMPETITION
 
 
 def _fitted(content: dict, root: Path, runs: int) -> tuple[dict, list[str], list[str]]:

@@ -26,6 +26,10 @@ SIZES = re.compile(  # what torch and numpy say where a number of classes or of 
     r"weight tensor should be defined|out of bounds|shapes? cannot be multiplied|size mismatch|must match the size"
     r"|not match|could not be broadcast|has shape \["
 )
+BATCHES = re.compile(  # what Python and torch say where a dict is taken for a tuple or a tensor, or has other keys
+    r"KeyError|IndexError|ValueError: .*values to unpack"
+    r"|(?:AttributeError|TypeError): .*\b(?:dict|str|string|slice)\b"
+)
 
 
 class EntryError(ValueError):
@@ -204,6 +208,11 @@ def is_about_sizes(reason: str) -> bool:
     True
     """
     return SIZES.search(reason) is not None
+
+
+def is_about_batches(reason: str) -> bool:
+    """Say whether an error is one of code that expects batches of another form than the competition's dicts."""
+    return BATCHES.match(reason) is not None
 
 
 def check_signature(function: Callable[..., object]) -> None:

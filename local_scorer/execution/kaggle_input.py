@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 
 COMPETITION = "neurips-2023-machine-unlearning"
-PLACES = re.compile(r"(?<![\w./])/kaggle(?=/|['\"]|\s|$)")
+FOLDERS = ("input", "tmp", "working")
+PLACES = re.compile(  # /kaggle, or the .. of a text such as "../input", as seen from /kaggle/working
+    rf"""(?<![\w./])/kaggle(?=/|['"]|\s|$)|(?<=['"])\.\.(?=/(?:{'|'.join(FOLDERS)})(?:/|['"]))"""
+)
 
 
 def class_counts(labels: np.ndarray, n_outputs: int) -> dict[str, int]:
@@ -25,15 +28,22 @@ def class_counts(labels: np.ndarray, n_outputs: int) -> dict[str, int]:
     return {str(group): max(1, int(count)) for group, count in enumerate(counts)}
 
 
+def make_folders(root: Path) -> Path:
+    """Make the folders of Kaggle below `root`; return that of the competition's data, which is not made."""
+    for name in FOLDERS:
+        (root / "kaggle" / name).mkdir(parents=True)
+    return root / "kaggle" / "input" / COMPETITION
+
+
 def write(root: Path, labels: np.ndarray, n_outputs: int, weights: Path) -> None:
-    """Write the two files below `root`, where `moved` lets code look for them.
+    """Write the two files, in Kaggle's folders below `root`, where `moved` lets code look for them.
 
     Args:
         labels: of the full training set, retain and forget.
         weights: state dict of the original model.
     """
-    folder = root / "kaggle" / "input" / COMPETITION
-    folder.mkdir(parents=True)
+    folder = make_folders(root)
+    folder.mkdir()
     (folder / "age_class_weights.json").write_text(json.dumps(class_counts(labels, n_outputs)) + "\n")
     shutil.copyfile(weights, folder / "original_model.pth")
 
@@ -44,5 +54,9 @@ def is_named_in(text: str) -> bool:
 
 
 def moved(text: str, root: Path | str) -> str:
-    """Return code in which /kaggle is a folder below `root`."""
+    """Return code in which /kaggle is a folder below `root`.
+
+    >>> moved("open('/kaggle/tmp/a'), open('../input/b'), open('../data/c')", "/root")
+    "open('/root/kaggle/tmp/a'), open('/root/kaggle/input/b'), open('../data/c')"
+    """
     return PLACES.sub(lambda match: f"{root}/kaggle", text)

@@ -113,6 +113,12 @@ def test_entry_that_raises(failed):
     }
 
 
+def test_a_missing_file_is_not_called_a_fault_of_batches(failed):
+    assert failed(f"{DEFINITION}    open('no_such_file')\n") == {
+        validate.RUNS: "FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file' (line 2).",
+    }
+
+
 def test_sizes_that_do_not_fit_are_called_so(failed):
     line = "torch.nn.functional.cross_entropy(net(torch.zeros(2, 3, 32, 32)), torch.tensor([0, 10]))"
     fixes = failed(f"import torch\n{DEFINITION}    {line}\n")

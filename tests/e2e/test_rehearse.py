@@ -216,8 +216,9 @@ def test_the_command_fails_with_a_sentence(tiny_data, tmp_path):
         (None, [], 2, "There is no entry file {path}. Give its path, or its name in kaggle_submission/."),
         ("{}", [], 1, "{path} is not a Jupyter notebook in format 4."),
         ("", [], 1, "{path} is not a Jupyter notebook (Expecting value: line 1 column 1 (char 0))."),
-        ("{}", ["--runs", "1"], 2, "--runs must be at least 2, found 1: one run shows no spread."),
-        ("{}", ["--limit-images", "7"], 2, "--limit-images must be at least 8, found 7."),
+        ("{}", ["--runs", "1"], 2, "--runs must be from 2 to 512, found 1."),
+        ("{}", ["--runs", "1000000"], 2, "--runs must be from 2 to 512, found 1000000."),
+        ("{}", ["--limit-images", "7"], 2, "--limit-images must be from 8 to 1,000,000, found 7."),
     ],
 )
 def test_wrong_use_gets_a_sentence(content, options, code, sentence, tiny_data, tmp_path, capsys):

@@ -194,3 +194,20 @@ def test_the_docstring_is_not_in_the_hash_and_cannot_decide_anything(tmp_path):
     path.write_text(f'"""0.1"""\n{code}')
     assert contract.source_hash(path.read_text()) == contract.source_hash(code)
     assert contract.load_entry(path)(None, None, None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("KeyError: 0", True),
+        ("ValueError: too many values to unpack (expected 2)", True),
+        ("TypeError: string indices must be integers, not 'tuple'", True),
+        ("TypeError: linear(): argument 'input' (position 1) must be Tensor, not str", True),
+        ("AttributeError: 'dict' object has no attribute 'to'", True),
+        ("AttributeError: 'NoneType' object has no attribute 'zero_'", False),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'dict'", False),
+        ("RuntimeError: expected scalar type Float but found Long", False),
+    ],
+)
+def test_errors_about_the_form_of_batches_are_known(reason, expected):
+    assert contract.is_about_batches(reason) == expected

@@ -88,3 +88,20 @@ def test_an_entry_finds_class_counts_and_original_below_kaggle(tmp_path):
     counts, weights = contract.load_entry(path, root=tmp_path)(None, None, None, None)
     assert counts == [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     assert weights == b"weights"
+
+
+def test_an_entry_reads_and_writes_by_paths_relative_to_the_working_folder_of_kaggle(tmp_path):
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    kaggle_input.write(tmp_path, [0, 0, 3], 10, tmp_path / "net.pt")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from pathlib import Path\n"
+        "Path('../input/neurips-2023-machine-unlearning/age_class_weights.json').read_text()\n"
+        "def unlearning(net, retain_loader, forget_loader, val_loader):\n"
+        "    for place in ('/kaggle/working', '../working', '/kaggle/tmp', f'../tmp'):\n"
+        "        with open(f'{place}/notes.txt', 'a') as file:\n            file.write('x')\n"
+    )
+    assert kaggle_input.is_named_in("open('../working/y.pt', 'wb')")
+    contract.load_entry(path, root=tmp_path)(None, None, None, None)
+    written = [tmp_path / "kaggle" / name / "notes.txt" for name in ("working", "tmp")]
+    assert [file.read_text() for file in written] == ["xx", "xx"]
