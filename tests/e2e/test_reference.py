@@ -134,7 +134,8 @@ def test_a_board_against_a_pack(made, tmp_path):
     )
     run_folder = tmp_path / "run"
     command = ["leaderboard", str(entry), *options[:2], "--reference", str(path), "--models", "3"]
-    assert cli.main([*command, "--originals", "2", "--out", str(run_folder)]) == 0
+    code = cli.main([*command, "--originals", "2", "--out", str(run_folder)])
+    assert code in (0, 3)  # 3: on so little data a start may be over the limit
     run = Run.open(run_folder)
     assert not (run.record.originals or run.record.retrained or run.record.ceiling)
     assert len(run.record.calibration) == 4
@@ -144,9 +145,10 @@ def test_a_board_against_a_pack(made, tmp_path):
     assert (board["n_originals"], board["n_retrained"]) == (2, 3)
     expected = [final_score(models, run.retrained).score for models in run.sets("noise")]
     assert rows["noise"]["scores"] == expected
-    assert rows["noise"]["score"] == pytest.approx(np.mean(expected))
+    total = rows["noise"]["score"] if code == 0 else rows["noise"]["score_without_limit"]
+    assert total == pytest.approx(np.mean(expected))
     assert rows["retrained"]["time_ratio"] is None  # the pack's seconds are of another machine
-    assert 0 < rows["noise"]["time_ratio"] < 0.2
+    assert rows["noise"]["time_ratio"] > 0
     first, second = run.sets("noise")
     assert not np.array_equal(first.logits, second.logits)
     assert np.array_equal(run.retrained.logits, Pack(path).array("retrained_forget_logits"))
@@ -158,7 +160,7 @@ def test_the_full_setup_trains_as_many_originals_as_models(made, tmp_path):
     entry = tmp_path / "nothing.py"
     entry.write_text("def unlearning(net, retain_loader, forget_loader, val_loader):\n    net.eval()\n")
     command = ["leaderboard", str(entry), *options, "--reference", str(path), "--models", "3"]
-    assert cli.main([*command, "--setup", "full"]) == 0
+    assert cli.main([*command, "--setup", "full"]) in (0, 3)  # 3: on so little data a start may be over the limit
     run = Run.open(options[-1])
     assert len(set(run.record.originals)) == 3
     runs, floor = run.models("nothing"), run.models("no unlearning")
