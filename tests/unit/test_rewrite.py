@@ -153,7 +153,7 @@ def test_changes_show_the_code_around():
         ("!zip submission.zip /kaggle/tmp/*.pth", "!zip submission.zip /scratch/kaggle/tmp/*.pth"),
         ("os.walk('/kaggle')", "os.walk('/scratch/kaggle')"),
         ("'https://site/kaggle/input'", "'https://site/kaggle/input'"),
-        ("'../input/x'", "'../input/x'"),
+        ("'../input/x'", "'/scratch/kaggle/input/x'"),
         ("'/kaggles/x'", "'/kaggles/x'"),
     ],
 )
