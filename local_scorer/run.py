@@ -118,7 +118,7 @@ def run(
             other settings.
         RuntimeError: training a model failed.
     """
-    isolation = sandbox.probe(settings.sandbox, settings.device)
+    isolation = {"sandbox": settings.sandbox, **sandbox.probe(settings.sandbox, settings.device).found()}
     data = _open_data(settings)
     check_names(entries)
     base = _base_job(settings, data)
@@ -127,11 +127,7 @@ def run(
     planned = [_plan_entry(base, path, folder, n_runs, models.weights) for path in entries]
     unlearned = [job for _, jobs in planned for job in jobs if job.role == "unlearned"]
     submitted = [job for _, jobs in planned for job in jobs if job.role == "submitted"]
-    provenance = Provenance(
-        command=command,
-        environment=store.environment(),
-        isolation={"sandbox": settings.sandbox, **isolation.found()},
-    )
+    provenance = Provenance(command=command, environment=store.environment(), isolation=isolation)
     record = _record(settings, data, models, [entry for entry, _ in planned], engine.slots, provenance)
     if add:
         record = replace(record, entries=(*_other_entries(folder, record), *record.entries))
