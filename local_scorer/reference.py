@@ -284,10 +284,8 @@ def _flat(state: dict[str, torch.Tensor]) -> np.ndarray:
     )
 
 
-def _net(
-    base: Job, data: PreparedDataset, parameters: Parameters, flat: np.ndarray
-) -> torch.nn.Module:
-    net = nets.fresh_net(data.n_classes, base.width, seed=0)
+def _net(base: Job, data: PreparedDataset, parameters: Parameters, flat: np.ndarray) -> torch.nn.Module:
+    net = nets.empty_net(data.n_classes, base.width)
     parts = np.split(flat, np.cumsum([int(np.prod(shape)) for _, shape in parameters])[:-1])
     state = {
         name: torch.from_numpy(part.reshape(shape))

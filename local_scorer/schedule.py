@@ -13,14 +13,12 @@ from local_scorer.execution import pool
 from local_scorer.execution.job import Job
 from local_scorer.execution.pool import Engine
 from local_scorer.execution.submission import SubmissionError
-from local_scorer.metric.clock import TIME_LIMIT
+from local_scorer.metric.clock import STOPPED_AT, STUDIED_TO
 from local_scorer.runs.record import Entry, Run, RunRecord
 from local_scorer.runs.store import RunFolder
 
 CALIBRATIONS = 4  # models trained for the clock, where a pack or an earlier command gave the others
 FIRST = 2  # of the trainings, done before the runs: the time at which a run is stopped follows from them
-FAR_OVER = 5.0  # times the limit, by the wall clock: a run is stopped there, far enough for a busy machine
-OVER_LIMIT = 2.0  # times retraining: where even --over-limit stops a run
 
 
 def with_trainings(
@@ -81,9 +79,9 @@ def do_all(
             raise SubmissionError(f"{job.submission}, checkpoint {job.index}: {failure.reason}")
         pool.run(first, folder, engine, progress, later=rest)
         if rest:
-            limit = OVER_LIMIT if over_limit else FAR_OVER * TIME_LIMIT
-            limit *= retraining_seconds(trainings[:FIRST] or timed, folder)
-            pool.run(rest, folder, engine, progress, limit=limit)
+            share = STUDIED_TO if over_limit else STOPPED_AT
+            seconds = share * retraining_seconds(trainings[:FIRST] or timed, folder)
+            pool.run(rest, folder, engine, progress, limit=seconds)
     finally:
         progress.close()
 

@@ -31,7 +31,6 @@ from local_scorer.statistics.ties import Comparison, Tie
 
 SCHEMA = 1
 RULES = ("official", "notebook")
-MEASURED_TO = 2.0  # times retraining: where --over-limit stops too
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 ONE_ORIGINAL = (
     "All runs start from one original, which is drawn by chance too, and the intervals leave that out: from "
@@ -337,7 +336,7 @@ def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: 
         reason = (
             f"Stopped in {run} after {failure.seconds:.1f} s, {ratio:.0%} of the {retraining_seconds:.1f} s "
             f"(wall clock) that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster"
-            + (", or give --over-limit to see what it would score" if ratio < MEASURED_TO else "")
+            + (", or give --over-limit to see what it would score" if ratio < clock.STUDIED_TO else "")
             + ". On a busy machine, or with a recipe that trains briefly, give --again or a longer --recipe."
         )
         return Row(entry.name, "rejected", reason, seconds=failure.seconds, time_ratio=ratio, clock="wall")
