@@ -17,7 +17,8 @@ from local_scorer.metric.clock import STOPPED_AT, STUDIED_TO
 from local_scorer.runs.record import Entry, Run, RunRecord
 from local_scorer.runs.store import RunFolder
 
-CALIBRATIONS = 4  # models trained for the clock, where a pack or an earlier command gave the others
+CALIBRATIONS = 4  # models trained for the clock at least, where a pack or an earlier command gave the others
+RUNS_A_TRAINING = 64  # a board that takes longer sees more of how the load changes, and so must its trainings
 FIRST = 2  # of the trainings, done before the runs: the time at which a run is stopped follows from them
 
 
@@ -42,11 +43,12 @@ def with_trainings(
     missing = {job.key for job in unlearned if not job.is_done(folder)}
     new = [entry for entry in record.entries if missing & set(entry.keys) and entry.keys not in known]
     trainings = [job for job in timed if not job.is_done(folder)]
-    if new and len(trainings) < CALIBRATIONS:
+    enough = max(CALIBRATIONS, round(len(missing) / RUNS_A_TRAINING))
+    if new and len(trainings) < enough:
         start = sum(job.role == timed[0].role for job in timed)
         further = (replace(timed[0], index=index) for index in count(start))
         todo = (job for job in further if not job.is_done(folder))
-        trainings += islice(todo, CALIBRATIONS - len(trainings))
+        trainings += islice(todo, enough - len(trainings))
     keys = tuple(job.key for job in trainings)
     beside = earlier | {entry.keys: () if trainings == list(timed) else keys for entry in new}
     entries = [replace(entry, trainings=beside.get(entry.keys, entry.trainings)) for entry in record.entries]

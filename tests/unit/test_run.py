@@ -6,7 +6,7 @@ from local_scorer.execution.job import Job
 from local_scorer.models.recipes import RECIPES
 from local_scorer.runs.record import Entry, Run
 from local_scorer.runs.store import RunFolder
-from local_scorer.schedule import spread, with_trainings
+from local_scorer.schedule import RUNS_A_TRAINING, spread, with_trainings
 from tests.helpers.runs import job_result, run_record
 
 
@@ -67,6 +67,13 @@ def test_an_entry_that_comes_later_is_timed_beside_trainings_of_its_own(tmp_path
     assert [set(models.wall_seconds) for models in run.timed_beside("later")] == [{15.0}]
     assert run.timed_beside("first") == run.timed
     assert planned(folder, [entry_of(first), entry_of(later)], [*first, *later]) == (beside, [])
+
+
+def test_many_runs_have_more_trainings_among_them(tmp_path):
+    folder, runs = RunFolder(tmp_path), jobs(8 * RUNS_A_TRAINING, "unlearned", "one")
+    beside, trainings = planned(folder, [entry_of(runs)], runs)
+    assert trainings == [*TIMED, *(replace(TIMED[0], index=index) for index in (3, 4))]
+    assert beside == {"one": keys_of(trainings)}
 
 
 def test_a_run_that_was_interrupted_goes_on_with_its_trainings(tmp_path):
