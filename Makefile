@@ -14,6 +14,7 @@ test: $(VENV)/.ready-dev  ## lint and run all tests
 
 $(VENV)/.ready: requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch and what else is needed into $(VENV), once: a few GB, some minutes."
 	$(RUN) -m pip install --quiet -r requirements.txt
 	touch $@
 

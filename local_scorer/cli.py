@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 import textwrap
@@ -55,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OptionError as error:
         print(f"error: {_clean(str(error))}", file=sys.stderr)
         return WRONG_USAGE
+    except BrokenPipeError:  # what reads the output, such as `head`, wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PROBLEM
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {_clean(str(error))}", file=sys.stderr)
         return PROBLEM
@@ -96,7 +100,9 @@ def leaderboard(args: argparse.Namespace) -> int:
         data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
         settings = dataclasses.replace(settings, data=data)
         board = run_room.run(settings, entries, folder, engine, args.command_line, add=args.add, again=args.again)
-    return _show(folder, board)
+    code = _show(folder, board)
+    print(f"A page with every figure: {_program()} report {args.out}")
+    return code
 
 
 def do_job(args: argparse.Namespace) -> int:
