@@ -9,24 +9,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from local_scorer.metric import clock, score
-from local_scorer.metric.clock import TIME_LIMIT
-from local_scorer.metric.score import ModelSet
-from local_scorer.report import times
-from local_scorer.runs.record import CEILING, FLOOR, Data, Entry, Run, RunSettings
-from local_scorer.runs.store import Environment, Failure, Header, RunFolder, write_atomically
+from local_scorer.metric import score
+from local_scorer.report.rows import Reference, Row, entry_row, reference_of, scored_row
+from local_scorer.runs.record import CEILING, FLOOR, Data, Run, RunSettings
+from local_scorer.runs.store import Environment, Header, RunFolder, write_atomically
 from local_scorer.statistics import audits, forecast, intervals, klom, originals, shift, ties
-from local_scorer.statistics.audits import Behaviour, Distance
-from local_scorer.statistics.forecast import Forecast
-from local_scorer.statistics.intervals import Intervals
-from local_scorer.statistics.klom import Klom
 from local_scorer.statistics.ties import Comparison, Tie
 
 SCHEMA = 1
@@ -36,77 +30,6 @@ ONE_ORIGINAL = (
     "All runs start from one original, which is drawn by chance too, and the intervals leave that out: from "
     "another one, scores can differ by several times their width. --originals 4 measures it."
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the leaderboard.
-
-    Attributes:
-        entry: name of the entry's file, or one of the reference rows `FLOOR` and `CEILING`.
-        status: "scored", "rejected" (over the time limit) or "failed".
-        reason: why it was rejected or failed, else empty.
-        score: final score; None unless scored.
-        score_without_limit: of a rejected row that was measured to its end, the score that it would have had.
-        score_low, score_high: 95 % interval of the mean score over repetitions with other models, on this forget
-            set; with several originals, of the mean over other originals. None under the notebook rules with one
-            original, for the floor, and for a score of 0.
-        scores: the score from each original, whose mean is `score`; of the ceiling, that of each set of N models.
-        share_of_ceiling: score as a share of the row "retrained".
-        forgetting_quality: F.
-        retain_accuracy, forget_accuracy, test_accuracy: mean over models, shares from 0 to 1.
-        retain_ratio, test_ratio: mean accuracy over that of the retrained models.
-        seconds: mean wall-clock seconds of ``unlearning()`` (of training, for "retrained"); None for checkpoints
-            made elsewhere, as are the ratios below.
-        time_ratio: median over the runs of their time as a share of retraining; the limit is 0.2. See
-            `metric.clock`.
-        time_low, time_high: its 95 % interval; where it holds the limit, `reason` says so.
-        clock: what `time_ratio` is of: "cpu" seconds, or "wall" for a GPU and for a run that was stopped.
-        cpu_time_ratio, wall_time_ratio: the ratio by each clock.
-        n_models: models that were scored.
-        intervals: of score and F, by what is redrawn: models, forget examples, or both.
-        forecast: of score and F with 512 models; None below `forecast.LEAST_MODELS` models.
-        distance, behaviour, klom: audits beside the score; see `audits` and `klom`.
-        details: the last lines of an entry's exception.
-    """
-
-    entry: str
-    status: str
-    reason: str = ""
-    score: float | None = None
-    score_without_limit: float | None = None
-    score_low: float | None = None
-    score_high: float | None = None
-    share_of_ceiling: float | None = None
-    forgetting_quality: float | None = None
-    retain_accuracy: float | None = None
-    forget_accuracy: float | None = None
-    test_accuracy: float | None = None
-    retain_ratio: float | None = None
-    test_ratio: float | None = None
-    seconds: float | None = None
-    time_ratio: float | None = None
-    time_low: float | None = None
-    time_high: float | None = None
-    clock: str | None = None
-    cpu_time_ratio: float | None = None
-    wall_time_ratio: float | None = None
-    n_models: int = 0
-    intervals: Intervals | None = None
-    forecast: Forecast | None = None
-    distance: Distance | None = None
-    behaviour: Behaviour | None = None
-    klom: Klom | None = None
-    details: str = ""
-    scores: tuple[float, ...] = ()
-
-    @property
-    def is_reference(self) -> bool:
-        return self.entry in (FLOOR, CEILING)
-
-    @property
-    def is_near_limit(self) -> bool:
-        return not self.is_reference and clock.is_near(self.time_low, self.time_high)
 
 
 @dataclass(frozen=True)
@@ -170,9 +93,9 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     rules = rules or record.rules
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
-    reference = _reference(run, rules)
-    rows = [_scored_row(run, name, reference) for name in (CEILING, FLOOR)]
-    rows += [_entry_row(run, entry, reference) for entry in record.entries]
+    reference = reference_of(run, rules)
+    rows = [scored_row(run, name, reference) for name in (CEILING, FLOOR)]
+    rows += [entry_row(run, entry, reference) for entry in record.entries]
     with_statistics = _with_statistics if record.n_sets == 1 else _over_originals
     rows, pairs, tied = with_statistics(run, rows, reference)
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.status, row.entry))
@@ -231,26 +154,8 @@ def write(folder: RunFolder, board: Leaderboard, suffix: str = "") -> list[Path]
     return paths
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """What every row is held against."""
-
-    retrained: ModelSet
-    rules: str
-    ceiling: float
-
-
-def _reference(run: Run, rules: str) -> _Reference:
-    ceiling = [score.final_score(models, run.retrained, rules).score for models in run.sets(CEILING)]
-    return _Reference(
-        retrained=run.retrained,
-        rules=rules,
-        ceiling=float(np.mean(ceiling)),
-    )
-
-
 def _with_statistics(
-    run: Run, rows: Sequence[Row], reference: _Reference
+    run: Run, rows: Sequence[Row], reference: Reference
 ) -> tuple[list[Row], tuple[Comparison, ...], tuple[Tie, ...]]:
     """Add intervals, forecasts and audits to the rows that have models of their own.
 
@@ -288,7 +193,7 @@ def _with_statistics(
 
 
 def _over_originals(
-    run: Run, rows: Sequence[Row], reference: _Reference
+    run: Run, rows: Sequence[Row], reference: Reference
 ) -> tuple[list[Row], tuple[Comparison, ...], tuple[Tie, ...]]:
     """Add intervals of the mean over originals, and audits: distance is the mean over them, others are of one."""
     found = []
@@ -310,95 +215,6 @@ def _over_originals(
     pairs = ties.comparisons_over_originals(scores)
     best_first = sorted(scores, key=lambda name: (-float(np.mean(scores[name])), name))
     return found, pairs, ties.ties_over_originals(pairs, best_first, reference.retrained.n_models)
-
-
-def _entry_row(run: Run, entry: Entry, reference: _Reference) -> Row:
-    if entry.error:
-        return Row(entry.name, "failed", entry.error)
-    missing = run.missing(entry.name)
-    failed = run.failure(entry.name)
-    if missing and not failed:
-        reason = f"Not finished: {len(missing)} of its {len(entry.keys)} runs are missing."
-        return Row(entry.name, "failed", reason)
-    try:
-        if failed:
-            return _failed_row(entry, *failed, times.training_seconds(run, entry.name, "wall"))
-        run.sets(entry.name), run.timed_beside(entry.name)
-    except ValueError as error:  # a damaged result
-        return Row(entry.name, "failed", str(error))
-    return _scored_row(run, entry.name, reference)
-
-
-def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: float) -> Row:
-    run = f"run {index + 1} of {len(entry.keys)}"
-    if failure.kind == "time-out" and failure.seconds is not None:
-        ratio = failure.seconds / retraining_seconds
-        reason = (
-            f"Stopped in {run} after {failure.seconds:.1f} s, {ratio:.0%} of the {retraining_seconds:.1f} s "
-            f"(wall clock) that retraining takes; the limit is {TIME_LIMIT:.0%}. Make it faster"
-            + (", or give --over-limit to see what it would score" if ratio < clock.STUDIED_TO else "")
-            + ". On a busy machine, or with a recipe that trains briefly, give --again or a longer --recipe."
-        )
-        return Row(entry.name, "rejected", reason, seconds=failure.seconds, time_ratio=ratio, clock="wall")
-    reason = f"[{failure.kind}, {run}] {failure.reason}"
-    return Row(entry.name, "failed", reason, details=failure.details)
-
-
-def _scored_row(run: Run, name: str, reference: _Reference) -> Row:
-    sets = run.sets(name)
-    results = [score.final_score(models, reference.retrained, reference.rules) for models in sets]
-    total = _mean(result.score for result in results)
-    taken, seconds = times.times_of(run, name), times.seconds_of(run, name)
-    rejected = times.is_rejected(name, taken)
-    broken = sum(int((~np.isfinite(models.logits).all(axis=(1, 2))).sum()) for models in sets)
-    n_models = sum(models.n_models for models in sets)
-    quality = _mean(result.forgetting_quality for result in results)
-    reasons = [times.reason(name, taken, seconds)]
-    if rejected:
-        reasons.append(f"Without the limit its score would be {total:.4f}.")
-    elif broken:
-        reasons.insert(0, f"{broken} of {n_models} models answer with NaN or infinity on forget pictures.")
-    elif total == 0 and name not in (FLOOR, CEILING):
-        reasons.append(_why_zero(sets, quality, reference))
-    return Row(
-        entry=name,
-        status="rejected" if rejected else "scored",
-        reason=" ".join(filter(None, reasons)),
-        score=None if rejected else total,
-        score_without_limit=total if rejected else None,
-        share_of_ceiling=total / reference.ceiling if reference.ceiling > 0 and not rejected else None,
-        forgetting_quality=quality,
-        retain_accuracy=_mean(models.retain_accuracy.mean() for models in sets),
-        forget_accuracy=_mean(models.forget_accuracy.mean() for models in sets),
-        test_accuracy=_mean(models.test_accuracy.mean() for models in sets),
-        retain_ratio=_mean(result.retain_ratio for result in results),
-        test_ratio=_mean(result.test_ratio for result in results),
-        seconds=_known(seconds),
-        time_ratio=_known(taken.deciding.ratio),
-        time_low=_known(taken.deciding.low),
-        time_high=_known(taken.deciding.high),
-        clock=taken.clock,
-        cpu_time_ratio=_known(taken.cpu.ratio),
-        wall_time_ratio=_known(taken.wall.ratio),
-        n_models=sets[0].n_models,
-        scores=tuple(result.score for result in results),
-    )
-
-
-def _why_zero(sets: Sequence[ModelSet], quality: float, reference: _Reference) -> str:
-    if quality > 0:
-        return "Score 0: it predicts no retain picture right, or no test picture."
-    equal = [not np.ptp(score.statistic(models, reference.rules), axis=0).any() for models in sets]
-    if reference.rules == "official" and all(equal):
-        return (
-            "Score 0: all its runs give the same answers, so that epsilon is 50 on every forget picture. "
-            "Let chance into it, such as the order of batches or dropout."
-        )
-    return "Score 0: on every forget picture its answers are told from the retrained models': none earns points."
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
 
 
 def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
@@ -452,10 +268,6 @@ def _versions(header: Header) -> list[tuple[str, str]]:
 
 def _listed(counts: set[Any]) -> str:
     return " and ".join(str(count) for count in sorted(counts, key=str))
-
-
-def _known(seconds: float) -> float | None:
-    return None if math.isnan(seconds) else seconds
 
 
 def _without_nan(value: Any) -> Any:

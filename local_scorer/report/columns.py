@@ -8,8 +8,8 @@ from functools import reduce
 from typing import Any
 
 from local_scorer.metric.clock import TIME_LIMIT
-from local_scorer.report.board import Row
 from local_scorer.report.formats import between, factor, number, percent, signed
+from local_scorer.report.rows import Row
 from local_scorer.report.table import NEAR_LIMIT
 
 

@@ -22,9 +22,10 @@ from local_scorer.metric import score
 from local_scorer.metric.clock import CLOCKS, TIME_LIMIT, deciding_clock
 from local_scorer.metric.score import ModelSet
 from local_scorer.report import columns, plots, svg, times
-from local_scorer.report.board import Leaderboard, Row
+from local_scorer.report.board import Leaderboard
 from local_scorer.report.columns import Column
 from local_scorer.report.formats import FILTERS, plain
+from local_scorer.report.rows import Row
 from local_scorer.report.sections import Context, Section, compare, section
 from local_scorer.report.svg import Drawing, Gallery
 from local_scorer.runs.record import CEILING, FLOOR, Run, RunRecord

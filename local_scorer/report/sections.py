@@ -13,9 +13,9 @@ from local_scorer.metric import score
 from local_scorer.metric.attacks import Attack
 from local_scorer.metric.score import ModelSet
 from local_scorer.report import plots, svg
-from local_scorer.report.board import Row
 from local_scorer.report.formats import plain, summary
 from local_scorer.report.plots import CONFIDENCE, COPIES, FIRST_SET, RETRAINED, SECOND_SET, UNLEARNED, Kind
+from local_scorer.report.rows import Row
 from local_scorer.report.svg import Drawing, Gallery
 from local_scorer.runs.record import CEILING, FLOOR
 from local_scorer.statistics.shift import shift_and_spread

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 from local_scorer.metric.clock import CLOCKS, TIME_LIMIT, deciding_clock
-from local_scorer.report.board import Leaderboard, Row
+from local_scorer.report.board import Leaderboard
+from local_scorer.report.rows import Row
 from local_scorer.runs.record import CEILING, FLOOR
 
 TABLE_WIDTH = 80  # columns of a usual terminal

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from local_scorer.report import board, table
-from local_scorer.report.board import Leaderboard, Row
+from local_scorer.report.board import Leaderboard
+from local_scorer.report.rows import Row
 from local_scorer.runs.record import Entry, Run
 from local_scorer.runs.store import Failure, RunFolder
 from local_scorer.statistics.ties import Tie

@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.dataset import PreparedDataset
 from local_scorer.metric.score import ModelSet, Score
-from local_scorer.report import board
+from local_scorer.report import board, rows
 from studies import boards, copies, forecast, frame, limits, mixes, one_retrained, originals, variants
 
 
@@ -247,7 +247,7 @@ def test_a_board_of_another_run_than_the_record_is_refused(run, tmp_path):
 
 def test_variants_record_their_command(tmp_path, monkeypatch):
     called = []
-    row = board.Row("gisa LR=1", "failed", "nothing")
+    row = rows.Row("gisa LR=1", "failed", "nothing")
     scored = board.Leaderboard({}, "official", 3, 1.0, (), {}, (row,))
     monkeypatch.setattr(variants.run, "run", lambda *arguments: called.append(arguments) or scored)
     arguments = ["gisa LR=1", "--out", str(tmp_path), "--results", str(tmp_path / "variants.json")]
