@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import ast
 import itertools
-import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from local_scorer import run
+from local_scorer.execution import presets
 from local_scorer.execution.local import LocalEngine
 from local_scorer.report.board import Leaderboard
 from local_scorer.runs.store import RunFolder, write_atomically
@@ -76,20 +76,28 @@ def written(variant: str, folder: Path) -> Path:
     Raises:
         ValueError: there is no such entry, or it has no such setting.
     """
-    entry, *parts = variant.split()
+    entry = variant.split()[0]
     original = ENTRIES / f"{entry}.py"
     if not original.is_file():
         raise ValueError(f"There is no entry {entry!r} in {ENTRIES.name}/.")
-    source = original.read_text(encoding="utf-8")
-    for part in parts:
-        name, _, value = part.partition("=")
-        source, found = re.subn(rf"(?m)^{re.escape(name)} = .*$", f"{name} = {literal(value)}", source)
-        if found != 1:
-            raise ValueError(f"{original.name} has no setting {name!r}.")
+    try:
+        source = presets.rewritten(original.read_text(encoding="utf-8"), values_of(variant))
+    except ValueError as error:
+        raise ValueError(f"{original.name} has {error}.") from error
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{variant}.py"
     write_atomically(path, source.encode())
     return path
+
+
+def values_of(variant: str) -> dict[str, str]:
+    """Return the settings of a variant as they stand in Python.
+
+    >>> values_of("gisa LR=1e-3 ADAPT=none")
+    {'LR': '1e-3', 'ADAPT': "'none'"}
+    """
+    parts = (part.partition("=") for part in variant.split()[1:])
+    return {name: literal(value) for name, _, value in parts}
 
 
 def literal(text: str) -> str:
