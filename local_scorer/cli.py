@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.options import LARGEST_SEED, OptionError, check_range
-from local_scorer.execution import interrupts, sandbox
+from local_scorer.execution import interrupts, presets, sandbox
 from local_scorer.execution.entries import TEXTS, USUAL, find_entry, shipped_entries, usual_entries
 from local_scorer.report import board as boards
 from local_scorer.report import table
@@ -77,6 +77,7 @@ def leaderboard(args: argparse.Namespace) -> int:
     found = shipped_entries() if args.all else usual_entries()
     entries = [find_entry(entry) for entry in args.entries] or found
     run_room.check_names(entries)
+    as_published = presets.without_values(entries, args.preset) if args.preset else []
     _say_what_is_fitted(entries, args.device)
     pack = _pack(args, entries)
     n_models = _n_models(args, entries, pack) if args.models is None else args.models
@@ -99,8 +100,12 @@ def leaderboard(args: argparse.Namespace) -> int:
     with _engine(args) as engine:
         data = _data_folder(args) if pack is None else _data_of_pack(args, pack)  # made when all else is in order
         settings = dataclasses.replace(settings, data=data)
+        if args.preset:
+            entries = presets.written(entries, args.preset, folder.root / "presets")
         board = run_room.run(settings, entries, folder, engine, args.command_line, add=args.add, again=args.again)
     code = _show(folder, board)
+    if as_published:
+        print(_wrapped(f"As published, without values in the preset {args.preset!r}: {', '.join(as_published)}."))
     print(f"A page with every figure: {_program()} report {args.out}")
     return code
 
@@ -471,6 +476,7 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--rules", choices=boards.RULES, default="official", help="which metric (default: official)")
     _add_engine_arguments(add)
     add("--seed", type=int, default=0, help="all randomness follows from it (default: 0)")
+    add("--preset", metavar="NAME", help="run shipped entries with the values of a preset: tuned")
     isolate = "keep entries from files and processes: auto, as far as this machine can (default), required or off"
     add("--sandbox", choices=sandbox.MODES, default="auto", help=isolate)
     add("--again", action="store_true", help="measure the entries anew, also where results are stored")

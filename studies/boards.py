@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from local_scorer.execution import presets
 from local_scorer.execution.contract import source_hash
 from local_scorer.runs.store import write_atomically
 from studies import frame
@@ -98,8 +99,12 @@ def about(folder: Path) -> dict[str, Any]:
 
 def has_changed(claim: dict[str, Any]) -> bool:
     """Return whether the entry's code is another one than that which was measured."""
-    path = ROOT / "kaggle_submission" / f"{claim['entry']}.py"
-    return path.is_file() and source_hash(path.read_text(encoding="utf-8")) != claim["source_hash"]
+    name, _, preset = claim["entry"].rstrip(")").partition(" (")  # as `presets.name_with` has it
+    path = ROOT / "kaggle_submission" / f"{name}.py"
+    if not path.is_file():
+        return False
+    source = path.read_text(encoding="utf-8")
+    return source_hash(presets.applied(source, name, preset) if preset else source) != claim["source_hash"]
 
 
 def table(folder: Path, rules: str = "official") -> Results:

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_prep.options import OptionError, check_range
 from kaggle_submission.tools import kaggle_tree, notebook, sync
 from kaggle_submission.tools.counting import RUNS
+from local_scorer.execution import presets
 from local_scorer.execution.entries import TEXTS, find_entry
 
 DONE, PROBLEM, WRONG_USAGE, NOT_PASSED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -37,7 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
 def write_notebook(args: argparse.Namespace) -> int:
     """Write a ready Kaggle notebook around an entry file, and the metadata to push it."""
     entry = find_entry(args.entry, TEXTS)
-    out = args.out or DEFAULT_OUT / entry.stem
+    out = args.out or DEFAULT_OUT / "-".join(filter(None, (entry.stem, args.preset)))
+    if args.preset:
+        if presets.without_values([entry], args.preset):
+            print(f"The preset {args.preset!r} has no values for {entry.stem}: as published.")
+        (entry,) = presets.written([entry], args.preset, out)
     notebook_path, metadata_path = notebook.write(entry, out, args.user)
     print(f"Wrote {notebook_path} and {metadata_path}.")
     print(f"Try it here:     python -m kaggle_submission rehearse {notebook_path} --data PREPARED")
@@ -89,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("entry", metavar="ENTRY", help=ENTRY_HELP)
     command.add_argument("--out", type=Path, metavar="DIR", help=f"folder (default: {DEFAULT_OUT}/ENTRY)")
+    command.add_argument("--preset", metavar="NAME", help="with the values of a preset: tuned")
     command.add_argument("--user", default=notebook.UNKNOWN_USER, help="your Kaggle name, for the metadata")
     command = _command(
         commands,

@@ -408,6 +408,7 @@ def test_two_runs_on_one_folder_at_once_agree(finished, tiny_data, tmp_path):
             ["--size", "64"],
             "error: --size is of the built-in set; the pictures in --data have a size of their own.\n",
         ),
+        (["ssd", "--preset", "slow"], "error: There is no preset 'slow': expected tuned.\n"),
         (
             ["--all", "finetune"],
             "error: --all scores every entry of kaggle_submission: give no others with it.\n",

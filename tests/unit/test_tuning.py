@@ -1,11 +1,17 @@
 """Every entry has a search space around its published values, and the best trial inside the limit wins."""
 
 import doctest
+import json
 import random
+from pathlib import Path
 
 import pytest
 
+from data_prep.options import OptionError
+from kaggle_submission.tools import cli as kaggle
+from local_scorer import cli
 from local_scorer.execution import presets
+from local_scorer.execution.contract import source_hash
 from local_scorer.execution.entries import FOLDER, shipped_entries
 from local_scorer.report.rows import Row
 from studies import tuning, variants
@@ -18,7 +24,7 @@ def source_of(name):
 
 
 def test_doctests():
-    assert doctest.testmod(presets).attempted == 2
+    assert doctest.testmod(presets).attempted == 3
     assert doctest.testmod(presets).failed == 0
 
 
@@ -101,3 +107,65 @@ def test_as_published_wins_a_tie_and_where_nothing_scores():
         tuning.chosen([Row("a", "rejected", time_ratio=0.3), Row("a X=1", "scored", score=0.1, time_ratio=0.1)])
         == 1
     )
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch):
+    """Return what a preset "fast" holds: values for salun, as published ssd, nothing for jit."""
+    monkeypatch.setattr(presets, "PRESETS", tmp_path / "presets")
+    presets.PRESETS.mkdir()
+    values = {"ssd": {}, "salun": {"LR": 0.02, "EPOCHS": 1.5}}
+    presets.save(presets.PRESETS / "fast.json", values)
+    return values
+
+
+def test_entries_of_a_preset_are_named_so_and_have_its_values(preset, tmp_path):
+    assert presets.load(presets.PRESETS / "fast.json") == preset
+    entries = [FOLDER / f"{name}.py" for name in ("salun", "ssd", "jit")]
+    assert presets.without_values(entries, "fast") == ["jit"]
+    salun, ssd, jit = presets.written(entries, "fast", tmp_path / "out")
+    assert (salun.stem, ssd.stem, jit) == ("salun (fast)", "ssd (fast)", entries[2])
+    assert presets.settings_of(salun.read_text()) == presets.settings_of(source_of("salun")) | preset["salun"]
+    assert source_hash(ssd.read_text()) == source_hash(source_of("ssd"))
+
+
+def test_other_files_and_other_presets_are_refused(preset, tmp_path):
+    with pytest.raises(OptionError, match=r"alone, not for .*salun\.py\.$"):
+        presets.without_values([tmp_path / "salun.py"], "fast")
+    with pytest.raises(OptionError, match="There is no preset 'slow': expected fast"):
+        presets.without_values([FOLDER / "salun.py"], "slow")
+
+
+def test_an_entry_that_lost_a_setting_is_named(preset):
+    with pytest.raises(
+        ValueError, match=r"ssd\.py has no setting 'SPEED', of which the preset 'fast' has a value"
+    ):
+        presets.save(presets.PRESETS / "fast.json", {"ssd": {"SPEED": 1}})
+        presets.applied(source_of("ssd"), "ssd", "fast")
+
+
+def test_a_notebook_has_the_values_of_a_preset(preset, tmp_path, capsys):
+    assert kaggle.main(["notebook", "salun", "--preset", "fast", "--out", str(tmp_path / "out")]) == 0
+    cells = json.loads((tmp_path / "out" / "kaggle_submission.ipynb").read_text())["cells"]
+    assert any("LR = 0.02" in line for cell in cells for line in cell["source"])
+
+
+def test_a_board_runs_the_values_of_a_preset_and_names_what_has_none(preset, tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr("local_scorer.run.run", lambda _, entries, *others, **options: ran.extend(entries))
+    monkeypatch.setattr(cli, "_show", lambda folder, board: 0)
+    monkeypatch.setattr(cli, "_data_of_pack", lambda args, pack: Path("data"))
+    assert cli.main(["leaderboard", "salun", "jit", "--preset", "fast", "--out", str(tmp_path / "out")]) == 0
+    assert [path.stem for path in ran] == ["salun (fast)", "jit"]
+    assert "without values in the preset 'fast': jit." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(presets.PRESETS.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_presets_fit_their_entries(path):
+    for name, values in presets.load(path).items():
+        published, space = (
+            presets.settings_of(source_of(name)),
+            {part.setting: part for part in tuning.space(name)},
+        )
+        assert all(space[setting].holds(value) for setting, value in values.items())
+        assert presets.settings_of(presets.applied(source_of(name), name, path.stem)) == published | values
