@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from local_scorer.execution import presets
 from local_scorer.runs.store import write_atomically
 from studies import boards, frame
 from studies.frame import RESULTS, ROOT, Results
@@ -137,7 +138,7 @@ def of_method(name: str) -> str:
         [f"{board.name}, {rules} rules", *row]
         for board in sorted(path.parent for path in RESULTS.glob("*/board.json"))
         for claim in boards.claims(board)
-        if claim["entry"] == name
+        if claim["entry"] in (name, presets.name_with(name, "tuned"))
         for rules, row in _scores(claim)
     ]
     if not rows:
@@ -214,6 +215,36 @@ def beside_table1() -> str:
     return grid([*header, "F, notebook rules", "score", "F, official rules", "score"], *rows)
 
 
+def tuned() -> str:
+    """Return what tuning chose for each entry, and the scores as published and tuned: there, and on the board."""
+    rows = []
+    for path in sorted((RESULTS / "tuning").glob("*.json")):
+        trials = frame.load(path)
+        lines = [dict(zip(trials.columns, row, strict=True)) for row in trials.rows]
+        (winner,) = (line for line in lines if line["chosen"])
+        scored = sum(line["status"] == "scored" for line in lines)
+        row = [f"[{path.stem}](../methods/{path.stem}.md)", f"{scored} of {len(lines)}", f"`{winner['settings']}`"]
+        row += [frame.written("score", line["score"]) for line in (lines[0], winner)]
+        for board, name in (("builtin-all", path.stem), ("builtin-tuned", presets.name_with(path.stem, "tuned"))):
+            file = RESULTS / board / f"{name.replace(' ', '_')}.json"
+            row.append(next(_scores(boards.read(file)))[1][1] if file.is_file() else "-")
+        rows.append(row)
+    header = [
+        "entry",
+        "scored",
+        "chosen",
+        "as published, there",
+        "chosen, there",
+        "as published, here",
+        "tuned, here",
+    ]
+    missing = {path.stem for path in ENTRIES.glob("[!_]*.py")} - {
+        path.stem for path in RESULTS.glob("tuning/*.json")
+    }
+    said = f"Not tuned: {', '.join(sorted(missing))}." if missing else ""
+    return "\n\n".join(filter(None, (grid(header, *rows), said)))
+
+
 def rooms() -> str:
     """Return the rooms of the house: what each is for, by its own words, and which others it imports."""
     rows = []
@@ -233,6 +264,7 @@ TABLES = {
     "methods": methods,
     "rooms": rooms,
     "short": short,
+    "tuned": tuned,
 }
 
 

@@ -34,7 +34,7 @@ from studies.frame import RESULTS, ROOT
 
 SPACE = re.compile(r"<!-- search space -->\n((?:\|.*\n)+)")
 LINE = re.compile(r"\| `(\w+)` \| (?:`(.+)`|(\S+) to (\S+), (log|log odds|integer)) \|")
-TOGETHER = 4  # entries on a board, so that they share the trainings for the clock
+TOGETHER = 2  # entries on a board, so that they share the trainings for the clock
 MARGIN = 0.19  # of retraining's time: a draw above it might be over the limit in another measurement
 COLUMNS = (
     "trial", "settings", "score", "score_low", "score_high", "forgetting_quality", "forget_accuracy",

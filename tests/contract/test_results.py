@@ -17,6 +17,7 @@ ENTRIES = sorted(path.stem for path in (ROOT / "kaggle_submission").glob("[!_]*.
 BOARDS = sorted(path.parent for path in (ROOT / "results").glob("*/board.json"))
 CLAIMS = [path for board in BOARDS for path in sorted(board.glob("*.json")) if path.name != "board.json"]
 STUDIES = sorted((ROOT / "results").glob("*.json"))
+TRIALS = sorted((ROOT / "results" / "tuning").glob("*.json"))
 QUOTED = {"table1"}
 PAGES = tables.pages()
 EXPLAIN = {"reading-a-score", "kaggle", "isolation"}  # by rules and formulas, not measured
@@ -69,7 +70,7 @@ def test_board_has_its_floor_and_ceiling(board):
     assert scores["retrained"]["share_of_ceiling"] == 1.0
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=name_of)
+@pytest.mark.parametrize("path", STUDIES + TRIALS, ids=name_of)
 def test_study_says_how_it_was_measured(path, tmp_path):
     results = frame.load(path)
     assert results.rows

@@ -14,7 +14,7 @@ from local_scorer.execution import presets
 from local_scorer.execution.contract import source_hash
 from local_scorer.execution.entries import FOLDER, shipped_entries
 from local_scorer.report.rows import Row
-from studies import tuning, variants
+from studies import frame, tuning, variants
 
 NAMES = [path.stem for path in shipped_entries()]
 
@@ -169,3 +169,18 @@ def test_shipped_presets_fit_their_entries(path):
         )
         assert all(space[setting].holds(value) for setting, value in values.items())
         assert presets.settings_of(presets.applied(source_of(name), name, path.stem)) == published | values
+
+
+def test_the_preset_is_what_the_trials_chose():
+    chosen = {}
+    for path in sorted((frame.RESULTS / "tuning").glob("*.json")):
+        trials = frame.load(path)
+        place = {name: trials.columns.index(name) for name in ("settings", "chosen")}
+        (settings,) = (row[place["settings"]] for row in trials.rows if row[place["chosen"]])
+        name = path.stem
+        texts = {} if settings == "as published" else variants.values_of(f"{name} {settings}")
+        found, published = (
+            presets.settings_of(presets.rewritten(source_of(name), values)) for values in (texts, {})
+        )
+        chosen[name] = {setting: value for setting, value in found.items() if value != published[setting]}
+    assert presets.load(presets.PRESETS / "tuned.json") == chosen
