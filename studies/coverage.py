@@ -47,7 +47,10 @@ UNSEEN_CASES = (  # not looked at while the intervals got their form, which was 
     Case("off and wide", shift=0.7, spread=1.2, common=0.3),
     Case("below, tails", shift=-0.5, freedom=4.0, common=0.1),
 )
-FURTHER_PLANS = (Plan(10, 30, forget_sets=60, evaluations_each=2, truth_evaluations=25, resamples=40),)
+FURTHER_PLANS = tuple(
+    Plan(n_models, 30, forget_sets=60, evaluations_each=2, truth_evaluations=25, resamples=40)
+    for n_models in (10, 32)
+)
 FURTHER_CASES = (  # the first three are those that `intervals.WIDENED` was chosen on
     Case("smooth", shift=0.3, common=0.6, smooth=True),
     Case("narrow, tails", spread=0.6, freedom=3.0),

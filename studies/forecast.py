@@ -1,19 +1,16 @@
 """How far off is a forecast of F at 512 from 10, 32, 64 or 128 models?
 
-    python -m studies.forecast
     python -m studies.forecast --run runs/n512 --results results/forecast-n512.json
 
-Without --run: simulated confidences, where the truth is the mean F of evaluations at 512 on the same forget set.
-With --run: a run folder of a leaderboard with many models. Its F at all its models is the truth, for every
-entry and the ceiling; forecasts start from disjoint blocks of its models.
+The run is one of a leaderboard with many models. Its F at all its models is the truth, for every entry and the
+ceiling; forecasts start from disjoint blocks of its models.
 
 bias: mean of forecast over truth, less 1. error: root mean square of ln(forecast / truth). As measured: the
-error if F at N were taken for F at 512. inside: share of 95 % intervals that hold F of a fresh evaluation.
+error if F at N were taken for F at 512. inside: share of 95 % intervals that hold the truth.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -25,7 +22,6 @@ from local_scorer.metric.score import ModelSet, final_score
 from local_scorer.runs.record import CEILING, Run
 from local_scorer.statistics.forecast import LEAST_MODELS, forecast
 from studies import frame
-from studies.simulated import CASES, ForgetSet, model_set
 
 COLUMNS = (
     "case", "n_models", "repetitions", "truth", "forecast", "bias", "error", "error_as_measured", "inside",
@@ -36,49 +32,29 @@ FEWEST_MODELS = 4  # no law can be fitted to fewer
 
 @dataclass(frozen=True)
 class Trial:
-    """One forecast: F at N as measured, forecast with its interval, the mean truth and a fresh evaluation."""
+    """One forecast: F at N as measured, forecast with its interval, and the truth."""
 
     measured: float
     forecast: float
     low: float
     high: float
     truth: float
-    fresh: float
 
 
 def main() -> None:
     """Forecast from every number of models."""
     parser = frame.parser("studies.forecast", __doc__)
+    parser.add_argument("--run", type=Path, required=True, help="the --out folder of a long leaderboard")
     parser.add_argument("--models", type=int, nargs="+", default=[10, 32, 64, 128])
-    parser.add_argument("--examples", type=int, default=40)
-    parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--target", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run", type=Path, help="the --out folder of a leaderboard with many models")
     args = parser.parse_args()
     if min(args.models) < FEWEST_MODELS:
         raise ValueError(f"--models must be at least {FEWEST_MODELS}, found {min(args.models)}.")
     rows = []
-    for name, n_models, trials in of_run(args.run, args.models) if args.run else simulated(args):
+    for name, n_models, trials in of_run(args.run, args.models):
         print(f"{name}, N={n_models}", file=sys.stderr)
         rows.append(row(name, n_models, trials))
     notes = [f"The tool itself makes no forecast below N={LEAST_MODELS}."]
     frame.publish("studies.forecast", args.results, COLUMNS, rows, None, notes)
-
-
-def simulated(args: argparse.Namespace) -> Iterator[tuple[str, int, list[Trial]]]:
-    """Forecast from simulated evaluations; every repetition has a forget set of its own."""
-    for case in CASES:
-        generator = np.random.default_rng([args.seed, *case.name.encode()])
-        trials: dict[int, list[Trial]] = {n_models: [] for n_models in args.models}
-        for _ in range(args.repetitions):
-            examples = ForgetSet.drawn(case, args.examples, generator)
-            truths = [examples.quality(args.target, generator) for _ in range(4)]
-            for n_models, found in trials.items():
-                sets = (model_set(c, generator) for c in examples.evaluation(n_models, generator))
-                found.append(trial(*sets, float(np.mean(truths[1:])), truths[0], args.target))
-        for n_models, found in trials.items():
-            yield case.name, n_models, found
 
 
 def of_run(root: Path, counts: list[int]) -> Iterator[tuple[str, int, list[Trial]]]:
@@ -96,25 +72,25 @@ def of_run(root: Path, counts: list[int]) -> Iterator[tuple[str, int, list[Trial
             found = []
             for block in range(min(blocks, MOST_BLOCKS)):
                 parts = (_block(models, block, n_models) for models in (unlearned, run.retrained))
-                found.append(trial(*parts, truth, truth, run.record.n_models))
+                found.append(trial(*parts, truth, run.record.n_models))
             if found:
                 yield name, n_models, found
 
 
-def trial(unlearned: ModelSet, retrained: ModelSet, truth: float, fresh: float, target: int) -> Trial:
+def trial(unlearned: ModelSet, retrained: ModelSet, truth: float, target: int) -> Trial:
     """Forecast once, also where the tool would refuse."""
     made = forecast(unlearned, retrained, target, least_models=FEWEST_MODELS)
     measured = final_score(unlearned, retrained).forgetting_quality
-    return Trial(measured, made.quality, made.quality_low, made.quality_high, truth, fresh)
+    return Trial(measured, made.quality, made.quality_low, made.quality_high, truth)
 
 
 def row(name: str, n_models: int, trials: list[Trial]) -> tuple[object, ...]:
     """Return one row of the table; what cannot be said, where F is 0, is None."""
-    measured, made, low, high, truth, fresh = (
+    measured, made, low, high, truth = (
         np.array([getattr(trial, field.name) for trial in trials]) for field in fields(Trial)
     )
     bias = float(made.mean() / truth.mean() - 1) if truth.mean() else None
-    inside = float(np.mean((low <= fresh) & (fresh <= high)))
+    inside = float(np.mean((low <= truth) & (truth <= high)))
     means = float(truth.mean()), float(made.mean())
     return (name, n_models, len(trials), *means, bias, _error(made, truth), _error(measured, truth), inside)
 

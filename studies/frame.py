@@ -26,6 +26,8 @@ COLUMNS = {
     "score": ("score", ".4f"),
     "score_interval": ("95 % interval", ".3f"),
     "share_of_ceiling": ("of the ceiling", ".0%"),
+    "share_of_ceiling_interval": ("range", ".0%"),
+    "score_spread": ("spread", ".0%"),
     "forgetting_quality": ("F", ".4f"),
     "retain_accuracy": ("retain accuracy", ".3f"),
     "forget_accuracy": ("forget accuracy", ".3f"),

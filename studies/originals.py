@@ -77,9 +77,10 @@ def main() -> None:
         f"{material.retrained.n_models} retrained models."
     ]
     scores = {entry: material.scores(entry) for entry in material.entries}
+    n_examples = material.retrained.n_examples
     for file, columns, rows, more in (
-        ("", COVERAGE, coverage(scores), ["Every row draws from the same originals."]),
-        ("-groups", GROUPS, groups(scores), [leaders(scores)]),
+        ("", COVERAGE, coverage(scores, n_examples), ["Every row draws from the same originals."]),
+        ("-groups", GROUPS, groups(scores, n_examples), [leaders(scores)]),
         ("-setups", SETUPS, setups(material, scores), []),
     ):
         path = args.results.with_stem(args.results.stem + file)
@@ -154,10 +155,10 @@ def _read(jobs: Sequence[Job], folder: RunFolder) -> ModelSet:
 COVERAGE = ("entry", "originals", "score", "spread_of_originals", "factor", "held", "held_exact")
 
 
-def coverage(scores: dict[str, np.ndarray], seed: int = 0) -> Iterator[tuple[object, ...]]:
+def coverage(scores: dict[str, np.ndarray], n_examples: int, seed: int = 0) -> Iterator[tuple[object, ...]]:
     """Yield for each entry and K how often the interval of K originals holds the mean over the others.
 
-    Entries that earn nothing from any original are left out: an interval of no width holds nothing else.
+    Entries that earn nothing from any original are left out: their truth is not known beyond that.
     """
     for entry, values in scores.items():
         if not values.any():
@@ -168,7 +169,7 @@ def coverage(scores: dict[str, np.ndarray], seed: int = 0) -> Iterator[tuple[obj
             drawn = []
             for _ in range(DRAWS):
                 chosen = generator.permutation(len(values))[:size]
-                found = mean_over_originals(values[chosen])
+                found = mean_over_originals(values[chosen], n_examples)
                 drawn.append((found.low, found.high, chosen))
             yield (entry, size, float(values.mean()), spread, *_held(values, drawn))
 
@@ -192,11 +193,11 @@ GROUPS = (
 )  # fmt: skip
 
 
-def groups(scores: dict[str, np.ndarray]) -> Iterator[tuple[object, ...]]:
+def groups(scores: dict[str, np.ndarray], n_examples: int) -> Iterator[tuple[object, ...]]:
     """Yield for each entry the range of its scores from one original and from each group of four."""
     for entry, values in scores.items():
         parts = _parts(len(values))
-        found = [mean_over_originals(values[part]) for part in parts]
+        found = [mean_over_originals(values[part], n_examples) for part in parts]
         held = [
             one.low <= np.delete(values, part).mean() <= one.high for one, part in zip(found, parts, strict=True)
         ]

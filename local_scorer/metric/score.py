@@ -54,6 +54,11 @@ class ModelSet:
     def n_models(self) -> int:
         return len(self.logits)
 
+    @property
+    def n_examples(self) -> int:
+        """Forget pictures."""
+        return len(self.labels)
+
     def part(self, start: int, stop: int) -> ModelSet:
         """Return the models from `start` to `stop` - 1."""
         arrays = {

@@ -182,14 +182,14 @@ def _with_statistics(
         if row.entry in scored:
             row = replace(row, forecast=forecast.forecast(scored[row.entry], retrained))
             if len(row.scores) > 1:  # the ceiling of a pack, in several sets
-                of_mean = originals.mean_over_originals(row.scores)
+                of_mean = originals.mean_over_originals(row.scores, reference.retrained.n_examples)
                 row = replace(row, score_low=of_mean.low, score_high=of_mean.high)
             elif row.score > 0:  # of no points at all, no spread can be told
                 of = intervals.intervals_of(redraws[row.entry])
                 ends = of.models.score_low, of.models.score_high
                 row = replace(row, score_low=ends[0], score_high=ends[1], intervals=of)
         found.append(row)
-    return found, pairs, ties.ties(pairs, scored, retrained, ties.by_score(redraws))
+    return found, pairs, ties.ties(pairs, ties.by_score(redraws), run.record.n_models)
 
 
 def _over_originals(
@@ -198,8 +198,8 @@ def _over_originals(
     """Add intervals of the mean over originals, and audits: distance is the mean over them, others are of one."""
     found = []
     for row in rows:
-        if len(row.scores) > 1 and row.entry != FLOOR and row.score:
-            of_mean = originals.mean_over_originals(row.scores)
+        if len(row.scores) > 1 and row.entry != FLOOR and row.score is not None:
+            of_mean = originals.mean_over_originals(row.scores, reference.retrained.n_examples)
             row = replace(row, score_low=of_mean.low, score_high=of_mean.high)
         if reference.rules == "official" and row.n_models and row.entry != FLOOR:
             sets = run.sets(row.entry)
@@ -214,7 +214,7 @@ def _over_originals(
     scores = {row.entry: row.scores for row in found if row.score is not None and not row.is_reference}
     pairs = ties.comparisons_over_originals(scores)
     best_first = sorted(scores, key=lambda name: (-float(np.mean(scores[name])), name))
-    return found, pairs, ties.ties_over_originals(pairs, best_first, reference.retrained.n_models)
+    return found, pairs, ties.ties(pairs, best_first, run.record.n_models, run.record.n_originals)
 
 
 def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
@@ -226,6 +226,8 @@ def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
         notes.insert(0, score.small_n_note(run.record.n_models))
     if run.record.n_originals == 1:
         notes.insert(1, ONE_ORIGINAL)
+    if run.record.n_sets > 1:
+        notes.append(_retrained_note(run))
     if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
     return tuple(note for note in notes if note)
@@ -241,6 +243,21 @@ def _worker_note(run: Run) -> str | None:
     return (
         f"Retrained models were timed with {_listed(counts[0])} worker(s), entries with "
         f"{_listed(counts[1])}: compare times with care (CPU seconds suffer less), or use another --out."
+    )
+
+
+def _retrained_note(run: Run) -> str:
+    """Say that intervals over originals leave out the draw of the retrained models."""
+    count = run.retrained.n_models
+    if run.pack:
+        return (
+            f"The {count} retrained models are those of the reference pack, the same on all its boards, and the "
+            "intervals take them as given. Other ones, or more or fewer, move score and ceiling: compare with "
+            "boards of the same pack only."
+        )
+    return (
+        f"The intervals are over originals and take the {count} retrained models as given, although these are "
+        "drawn by chance too: another draw of 64 moves most scores by about a tenth."
     )
 
 

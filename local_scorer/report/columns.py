@@ -69,7 +69,9 @@ def share_of_time(row: Row) -> str:
 STANDINGS = (
     of_number("score", "score", number, "F × retain × test. Perfect unlearning earns the ceiling, not 1."),
     of_interval(
-        "95% interval", "", "It holds the mean score over repetitions with other models 95% of the time."
+        "95% interval", "",
+        "It holds the mean score over repetitions 95% of the time: with other models from the same original, or, "
+        "where there are several, from other originals.",
     ),
     of_number(
         "of ceiling", "share_of_ceiling", percent,
@@ -92,7 +94,7 @@ STANDINGS = (
         f"seconds, on a GPU in wall-clock seconds. The limit is {TIME_LIMIT:.0%}; {NEAR_LIMIT} marks a time "
         "whose 95% interval holds it.",
     ),
-    Column("N", lambda row: row.n_models or None, lambda row: str(row.n_models or "–"), "Models of each kind."),
+    Column("N", lambda row: row.n_models or None, lambda row: str(row.n_models or "–"), "Models scored together."),
 )  # fmt: skip
 
 CERTAINTY = (

@@ -21,7 +21,7 @@ import data_prep.dataset
 from local_scorer.metric import score
 from local_scorer.metric.clock import CLOCKS, TIME_LIMIT, deciding_clock
 from local_scorer.metric.score import ModelSet
-from local_scorer.report import columns, plots, svg, times
+from local_scorer.report import columns, plots, svg, table, times
 from local_scorer.report.board import Leaderboard
 from local_scorer.report.columns import Column
 from local_scorer.report.formats import FILTERS, plain
@@ -59,6 +59,8 @@ class Page:
         pairs: see `pairs_of`.
         certainty: columns of the table of intervals.
         faces_note: why there are no pictures of the examples; empty if nothing needs to be said.
+        sizes: how many models are behind each score.
+        drawn: what pairs of entries were compared over.
         suffix: of the names of the files of this page.
     """
 
@@ -75,6 +77,8 @@ class Page:
     standings: tuple[Column, ...]
     certainty: tuple[Column, ...]
     faces_note: str
+    sizes: str
+    drawn: str
     suffix: str
 
     @property
@@ -115,6 +119,8 @@ def write_page(run: Run, board: Leaderboard, thumbnails: Path | None = None, suf
         standings=(*([columns.of_group(groups)] if groups else []), *columns.STANDINGS),
         certainty=(*columns.CERTAINTY, *([columns.of_forecast(ahead.n_models)] if ahead else [])),
         faces_note=faces_note,
+        sizes=table.sizes(board),
+        drawn="redraws of models and forget examples in" if run.record.n_sets == 1 else "originals from",
         suffix=suffix,
     )
     path = run.folder.root / f"report{suffix}.html"

@@ -31,8 +31,8 @@ class Row:
         score: final score; None unless scored.
         score_without_limit: of a rejected row that was measured to its end, the score that it would have had.
         score_low, score_high: 95 % interval of the mean score over repetitions with other models, on this forget
-            set; with several originals, of the mean over other originals. None under the notebook rules with one
-            original, for the floor, and for a score of 0.
+            set; with several originals, of the mean over other originals. None for the floor; with one original
+            also under the notebook rules and for a score of 0.
         scores: the score from each original, whose mean is `score`; of the ceiling, that of each set of N models.
         share_of_ceiling: score as a share of the row "retrained".
         forgetting_quality: F.

@@ -44,7 +44,7 @@ def table(board: Leaderboard) -> str:
         f"{board.data.name}: {counts.forget} picture{'' if counts.forget == 1 else 's'} to forget, "
         f"{counts.retain} to retain; {settings.size} px, ResNet-18 of width "
         f"{settings.width}, recipe {settings.recipe.name}, {settings.device}; {board.rules} rules, "
-        f"{_sizes(board)}.",
+        f"{sizes(board)}.",
         f"What there is to forget: the original's confidence on the forget set lies {board.to_forget:.2f} "
         "standard deviations of the retrained models above theirs (median over examples).",
     ]
@@ -88,7 +88,8 @@ def shortened(name: str, length: int, tail: int | None = None) -> str:
     return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
 
 
-def _sizes(board: Leaderboard) -> str:
+def sizes(board: Leaderboard) -> str:
+    """Say how many models of which kind are behind each score."""
     if board.setup == "full":
         return (
             f"full set-up: one run from each of N={board.n_models} originals, beside {board.n_retrained} "

@@ -13,7 +13,7 @@ and the official rules score them. What is plugged in decides:
 The interval is for one evaluation at that number of models: the jackknife over groups of models says how sure
 the laws are, the draws how far a single evaluation strays.
 
-Below `LEAST_MODELS` models no forecast is made: see docs/results/intervals.md for how far it would be off.
+Below `LEAST_MODELS` models no forecast is made: see docs/results/n512.md for how far it would be off.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ COMPETITION_MODELS = 512
 JACKKNIFE_GROUPS = 8
 MOST_EXAMPLES = 200  # forget examples that are drawn; more would only cost time
 SPLITS = 20  # of the models into two halves
-EVALUATIONS = 4  # drawn for each candidate number of models
-POWERFUL = 2.8  # standard deviations: 1.96 for 95 %, and 0.84 to see it four times in five
 LEAST_SPREAD = 1e-3  # confidence units; a kind of model that does not vary at all still has a law
 
 
@@ -152,14 +150,15 @@ def forecast(
 ) -> Forecast | None:
     """Forecast the official score at `n_models`; None with fewer than `least_models` models.
 
-    Nor is there a forecast of an entry with broken models: how many of others would break is not known.
+    There is none from `n_models` on either, since that is measured, nor of an entry with broken models: how many
+    of others would break is not known.
 
     Raises:
         ValueError: as for :func:`local_scorer.metric.score.final_score`.
     """
     measured = final_score(unlearned, retrained)
     smaller = min(unlearned.n_models, retrained.n_models)
-    if smaller < least_models or not np.isfinite(unlearned.logits).all():
+    if not least_models <= smaller < n_models or not np.isfinite(unlearned.logits).all():
         return None
     ours, theirs = statistic(unlearned, "official"), statistic(retrained, "official")
     quality, noise = expected_quality(fit(ours, theirs), n_models, np.random.default_rng([seed, n_models]), 2)
@@ -191,41 +190,6 @@ def _jackknife(unlearned: ModelSet, retrained: ModelSet, n_groups: int, n_models
         value, _ = expected_quality(laws, n_models, np.random.default_rng([seed, n_models]))
         without[group] = value, value * _ratio_without(unlearned, retrained, keep_ours, keep_theirs)
     return (n_groups - 1) * without.var(axis=0)
-
-
-def models_needed(
-    first: tuple[ModelSet, ModelSet],
-    second: tuple[ModelSet, ModelSet],
-    seed: int = 0,
-    candidates: Sequence[int] = (64, 128, 256, 512),
-) -> int | None:
-    """Estimate how many models, at least, would tell two entries apart; None if that cannot be said.
-
-    More models hardly make F less noisy: they make entries differ more. So the scores of both are forecast at
-    each candidate above their own number of models; two entries are told apart, four times in five, where these
-    differ by 2.8 standard deviations. What models share between examples, and how sure the laws are, is left
-    out, so that this is a lower bound. None below `LEAST_MODELS`, or if the largest candidate would not do.
-
-    Args:
-        first, second: unlearned and retrained models of each entry.
-    """
-    at_hand = min(models.n_models for pair in (first, second) for models in pair)
-    if at_hand < LEAST_MODELS:
-        return None
-    laws, ratios = [], []
-    for unlearned, retrained in (first, second):
-        measured = final_score(unlearned, retrained)
-        laws.append(fit(statistic(unlearned, "official"), statistic(retrained, "official")))
-        ratios.append(measured.retain_ratio * measured.test_ratio)
-    for n_models in sorted(candidate for candidate in candidates if candidate > at_hand):
-        scores = np.empty((2, 2))
-        for index in range(2):
-            generator = np.random.default_rng([seed, n_models])
-            quality, noise = expected_quality(laws[index], n_models, generator, EVALUATIONS)
-            scores[index] = quality * ratios[index], noise * ratios[index] ** 2
-        if abs(scores[0, 0] - scores[1, 0]) > POWERFUL * np.sqrt(scores[:, 1].sum()):
-            return n_models
-    return None
 
 
 def _deviation(values: np.ndarray) -> np.ndarray:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from local_scorer.metric.score import ModelSet
-from local_scorer.statistics import forecast
 from local_scorer.statistics.intervals import Redraws, student_quantile
 from local_scorer.statistics.originals import told_apart
 
@@ -44,47 +42,31 @@ class Tie:
 
     Attributes:
         entries: names, best first.
-        models_needed: how many models, at least, would tell the last from the first; None if 512 would not, or
-            if there are too few models to say.
-        n_models: models at hand.
+        n_models: models behind each score, from each original.
         n_originals: originals behind each score.
     """
 
     entries: tuple[str, ...]
-    models_needed: int | None
     n_models: int
     n_originals: int = 1
 
     def __str__(self) -> str:
         first, *others = self.entries
-        if self.n_originals > 1:
-            return f"{first} cannot be told from {', '.join(others)} by {self.n_originals} originals."
-        if self.n_models < forecast.LEAST_MODELS:
-            needed = f"how many models would, can be said from {forecast.LEAST_MODELS} on"
-        elif self.models_needed is None:
-            needed = f"{forecast.COMPETITION_MODELS} models would hardly do"
-        else:
-            needed = f"at least {self.models_needed} models would tell the last"
-        return f"{first} cannot be told from {', '.join(others)} ({needed})."
+        by = f"{self.n_originals} originals" if self.n_originals > 1 else f"{self.n_models} models"
+        return f"{first} cannot be told from {', '.join(others)} by {by}."
 
 
 def ties(
-    pairs: Sequence[Comparison], entries: Mapping[str, ModelSet], retrained: ModelSet, names: Sequence[str]
+    pairs: Sequence[Comparison], names: Sequence[str], n_models: int, n_originals: int = 1
 ) -> tuple[Tie, ...]:
     """Return the groups of two or more entries that cannot be told apart.
 
     Args:
-        pairs: what :func:`comparisons` returns.
-        entries: name -> models.
+        pairs: what :func:`comparisons` or :func:`comparisons_over_originals` returns.
         names: the entries, best first.
+        n_models, n_originals: what is behind each score.
     """
-    found = []
-    for group in groups(pairs, names):
-        if len(group) > 1:
-            first, last = ((entries[name], retrained) for name in (group[0], group[-1]))
-            needed = forecast.models_needed(first, last)
-            found.append(Tie(entries=group, models_needed=needed, n_models=retrained.n_models))
-    return tuple(found)
+    return tuple(Tie(group, n_models, n_originals) for group in groups(pairs, names) if len(group) > 1)
 
 
 def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
@@ -139,16 +121,6 @@ def comparisons_over_originals(scores: Mapping[str, Sequence[float]]) -> tuple[C
                 Comparison(first=first, second=second, share=share, told_apart=apart, n_resamples=len(difference))
             )
     return tuple(found)
-
-
-def ties_over_originals(pairs: Sequence[Comparison], names: Sequence[str], n_models: int) -> tuple[Tie, ...]:
-    """Return the groups of two or more entries that the originals at hand do not tell apart."""
-    n_originals = max((pair.n_resamples for pair in pairs), default=1)
-    return tuple(
-        Tie(entries=group, models_needed=None, n_models=n_models, n_originals=n_originals)
-        for group in groups(pairs, names)
-        if len(group) > 1
-    )
 
 
 def groups(pairs: Sequence[Comparison], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:

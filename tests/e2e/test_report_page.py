@@ -207,7 +207,7 @@ def grouped(tmp_path_factory):
         for place, first in enumerate(order)
         for second in order[place + 1 :]
     )
-    board = replace(board, rows=tuple(rows), comparisons=pairs, ties=(Tie(tied, None, 3),))
+    board = replace(board, rows=tuple(rows), comparisons=pairs, ties=(Tie(tied, 3),))
     return board, parse(page.write_page(run, board)[0])
 
 
@@ -223,7 +223,7 @@ def test_a_reference_has_a_number_only_in_a_tie(grouped):
     board, _ = grouped
     assert CEILING not in page.groups_of(board)
     rows = [row for name in (CEILING, "first") for row in board.rows if row.entry == name]
-    tied = replace(board, rows=tuple(rows), ties=(Tie((CEILING, "first"), None, 3),))
+    tied = replace(board, rows=tuple(rows), ties=(Tie((CEILING, "first"), 3),))
     assert page.groups_of(tied) == {CEILING: 1, "first": 1}
     assert page.groups_of(replace(board, comparisons=(), ties=())) == {}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from local_scorer.metric.score import final_score
-from local_scorer.statistics.forecast import expected_quality, fit, forecast, models_needed
+from local_scorer.statistics.forecast import expected_quality, fit, forecast
 from studies.simulated import Case, ForgetSet, model_set
 
 
@@ -19,8 +19,9 @@ def sets(n_models, **options):
     return tuple(model_set(c, generator) for c in evaluation(n_models, **options))
 
 
-def test_too_few_models_are_refused():
+def test_too_few_models_are_refused_and_enough_are_no_forecast():
     assert forecast(*sets(31)) is None
+    assert forecast(*sets(64), n_models=64) is None
     assert forecast(*sets(32), n_models=64).from_models == 32
 
 
@@ -55,9 +56,9 @@ def test_real_differences_between_examples_are_kept():
     assert np.corrcoef(laws.log_spread, np.log(spread))[0, 1] > 0.9
 
 
-def test_a_forecast_at_the_same_number_is_near_what_was_measured():
+def test_a_forecast_at_nearly_the_same_number_is_near_what_was_measured():
     unlearned, retrained = sets(64, n_examples=60, shift=1.0)
-    made = forecast(unlearned, retrained, n_models=64)
+    made = forecast(unlearned, retrained, n_models=65)
     assert made.quality == pytest.approx(final_score(unlearned, retrained).forgetting_quality, rel=0.35)
 
 
@@ -72,17 +73,6 @@ def test_examples_without_a_law_earn_nothing():
     half, whole = (expected_quality(each, 64, generator(0))[0] for each in (laws, all_kept))
     assert half == pytest.approx(whole / 2)
     assert expected_quality(fit(np.full((8, 3), np.nan), np.ones((8, 3))), 64, generator(0)) == (0.0, 0.0)
-
-
-def test_more_models_tell_a_shift_apart_and_never_an_entry_from_itself():
-    perfect, shifted = sets(32), sets(32, shift=0.7, seed=2)
-    assert models_needed(perfect, perfect, candidates=(64, 128)) is None
-    assert models_needed(perfect, shifted, candidates=(5, 32, 128, 512)) in (128, 512)
-    assert models_needed(perfect, shifted, candidates=(5, 32)) is None  # 32 are at hand, and did not
-
-
-def test_too_few_models_say_nothing_of_how_many_are_needed():
-    assert models_needed(sets(31), sets(31, shift=3.0, seed=2)) is None
 
 
 def test_one_forget_example_has_a_forecast_with_ends():

@@ -14,43 +14,42 @@ def test_doctests():
 
 
 def test_by_hand():
-    """Two scores: standard error 0.01, t of one degree of freedom 12.706, so the factor is exp(12.706 x 0.2)."""
-    found = mean_over_originals([0.04, 0.06])
+    """Two scores: standard error 0.01, t of one degree of freedom 12.706: the factor is exp(1.1 x 12.706 / 5)."""
+    found = mean_over_originals([0.04, 0.06], 50)
     assert found.mean == pytest.approx(0.05)
-    assert found.high == pytest.approx(0.05 * np.exp(12.7062 * 0.2), rel=1e-4)
-    assert found.low == pytest.approx(0.05 / np.exp(12.7062 * 0.2), rel=1e-4)
+    assert found.high == pytest.approx(0.05 * np.exp(1.1 * 12.7062 * 0.2), rel=1e-4)
+    assert found.low == pytest.approx(0.05 / np.exp(1.1 * 12.7062 * 0.2), rel=1e-4)
 
 
 def test_a_factor_on_all_scores_moves_the_ends_by_it():
-    one, ten = mean_over_originals([1.0, 2.0, 3.0]), mean_over_originals([10.0, 20.0, 30.0])
+    one, ten = (mean_over_originals(scores, 50) for scores in ([1.0, 2.0, 3.0], [10.0, 20.0, 30.0]))
     assert (10 * one.low, 10 * one.high) == pytest.approx((ten.low, ten.high))
 
 
-def test_scores_that_agree_by_chance_are_not_sure_beyond_their_runs():
-    assert mean_over_originals([0.05, 0.05, 0.05]).high == pytest.approx(0.05)
-    assert mean_over_originals([0.05, 0.05, 0.05], within=[1e-4] * 3).high > 0.055
-
-
-def test_no_points_at_all():
-    assert mean_over_originals([0.0, 0.0]) == originals.Mean(0.0, 0.0, 0.0, 2)
+def test_where_no_original_scores_the_upper_end_is_by_hand():
+    """Two originals: 1 - 0.025^(1/2) = 0.84189 of all may score, a point on one of 10 pictures each."""
+    found = mean_over_originals([0.0, 0.0], 10)
+    assert (found.mean, found.low, found.high) == (0.0, 0.0, pytest.approx(0.084189, abs=1e-6))
 
 
 @pytest.mark.parametrize("scores", [[0.1], [0.1, np.nan], [0.1, -0.1]])
 def test_refuses(scores):
     with pytest.raises(ValueError, match=r"original|score"):
-        mean_over_originals(scores)
+        mean_over_originals(scores, 50)
 
 
 @pytest.mark.parametrize("n_originals", [4, 8])
-def test_intervals_hold_the_mean_over_originals(n_originals):
-    """Scores with the spread of the seeds' experiment: a coefficient of variation of a third."""
+@pytest.mark.parametrize(("scoring", "most"), [(1.0, 0.98), (0.6, 0.99), (0.25, 1.0)])
+def test_intervals_hold_the_mean_over_originals(n_originals, scoring, most):
+    """Scores of a gamma law with a coefficient of variation of 0.6, from that share of the originals."""
     random = np.random.default_rng(0)
-    shape = 9.0  # of a gamma law, whose coefficient of variation is 1 / sqrt(shape)
+    shape = 1 / 0.6**2
     held = 0
     for _ in range(1000):
-        found = mean_over_originals(random.gamma(shape, 0.05 / shape, size=n_originals))
-        held += found.low <= 0.05 <= found.high
-    assert 0.93 < held / 1000 < 0.98
+        scores = random.gamma(shape, 0.01 / shape, n_originals) * (random.random(n_originals) < scoring)
+        found = mean_over_originals(scores, 50)
+        held += found.low <= 0.01 * scoring <= found.high
+    assert 0.925 < held / 1000 < most
 
 
 def test_pairing_tells_apart_what_moves_together():

@@ -40,15 +40,15 @@ def test_orders_agree():
 def test_intervals_are_held_against_the_originals_that_were_left_out():
     """Scores of one law are held about as often as said; where one original in 24 is far off, hardly any hold."""
     random = np.random.default_rng(0)
-    rows = {row[1]: row for row in originals.coverage({"usual": random.gamma(9, 0.005, 24)})}
+    rows = {row[1]: row for row in originals.coverage({"usual": random.gamma(9, 0.005, 24)}, 50)}
     assert list(rows) == [2, 4, 8]
     assert all(row[-1] > 0.85 and row[-2] <= row[-1] for row in rows.values())
     odd = np.append(np.linspace(0.010, 0.011, 23), 10.0)
-    assert all(row[-1] < 0.4 for row in originals.coverage({"odd": odd}))
+    assert all(row[-1] < 0.4 for row in originals.coverage({"odd": odd}, 50))
 
 
 def test_groups_of_four_share_no_original():
-    (row,) = originals.groups({"ssd": np.repeat([0.01, 0.02, 0.03], 4)})
+    (row,) = originals.groups({"ssd": np.repeat([0.01, 0.02, 0.03], 4)}, 50)
     assert row[:6] == ("ssd", 0.01, 0.03, pytest.approx(0.01), pytest.approx(0.03), 3)
     said = originals.leaders({"a": np.arange(1, 9) / 10, "b": np.arange(8, 0, -1) / 10 - 0.01})
     assert "from one original a in 4, b in 4; from four a in 1, b in 1." in said
@@ -186,7 +186,7 @@ def test_places_are_counted_without_the_references():
 
 
 def test_a_forecast_of_nothing_has_no_error():
-    trials = [forecast.Trial(measured=0.0, forecast=0.1, low=0.0, high=0.2, truth=0.1, fresh=0.1)]
+    trials = [forecast.Trial(measured=0.0, forecast=0.1, low=0.0, high=0.2, truth=0.1)]
     assert forecast.row("case", 10, trials) == ("case", 10, 1, 0.1, 0.1, 0.0, 0.0, None, 1.0)
 
 
@@ -201,7 +201,7 @@ def run(tmp_path):
         "n_originals": 1,
         "n_retrained": 3,
         "to_forget": 2.0,
-        "ties": [{"entries": ["retrained", "mine"], "models_needed": None, "n_models": 3}],
+        "ties": [{"entries": ["retrained", "mine"], "n_models": 3}],
         "provenance": {
             "command": "python -m local_scorer leaderboard",
             "environment": {"python": "3", "cores": 2, "processor": "abacus", "packages": {"torch": "2"}},
