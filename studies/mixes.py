@@ -1,20 +1,26 @@
 """Which mix of originals and runs orders the entries as the fullest evaluation does, at equal cost?
 
     python -m studies.mixes --out runs/originals
+    python -m studies.mixes --run runs/default --results results/mixes-default.json
 
 The models are those of studies.originals. An evaluation takes K originals and R runs from each, against M
 retrained models; its order is held against that of all runs from all other originals, against all retrained
 models. Cost is K x R, the runs of an entry. With R=1 it is the full set-up: the K runs are scored together.
+
+With --run, the entries are those of a finished board of several originals, with all their runs: K originals are
+held against half of all, of which they have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from local_scorer.metric.score import ModelSet, final_score
+from local_scorer.runs.record import Run
 from studies import frame
 from studies.originals import Material, add_arguments, joined, material_of, one
 
@@ -29,7 +35,13 @@ def main() -> None:
     """Draw evaluations of every mix and hold their orders against the fullest one."""
     parser = frame.parser("studies.mixes", __doc__)
     add_arguments(parser)
+    parser.add_argument("--run", type=Path, help="the --out folder of a leaderboard of several originals")
     args = parser.parse_args()
+    if args.run:
+        run = Run.open(args.run)
+        note = f"{len(run.readable)} entries, {run.record.n_originals} originals."
+        frame.publish("studies.mixes", args.results, COLUMNS, list(rows_of(run)), None, [note])
+        return
     material = material_of(args)
     note = f"{len(material.entries)} entries, {material.n_originals} originals, {args.runs} runs from each."
     frame.publish("studies.mixes", args.results, COLUMNS, list(rows(material)), None, [note])
@@ -56,6 +68,22 @@ def rows(material: Material, seed: int = 0) -> Iterator[tuple[object, ...]]:
             ordered, correlation = np.mean(found, axis=0)
             name = f"{size} x {n_runs}, {retrained.n_models}"
             yield name, size * n_runs, size, n_runs, retrained.n_models, float(ordered), float(correlation)
+
+
+def rows_of(run: Run, seed: int = 0) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each K up to half of the originals of a board."""
+    scores = np.array([[final_score(models, run.retrained).score for models in run.sets(e)] for e in run.readable])
+    n_runs, retrained = run.record.n_models, run.retrained.n_models
+    half = scores.shape[1] // 2
+    for size in (2**power for power in range(half.bit_length())):
+        generator = np.random.default_rng(seed)
+        found = []
+        for _ in range(DRAWS):
+            drawn = generator.permutation(scores.shape[1])
+            found.append(agreement(scores[:, drawn[:size]].mean(axis=1), scores[:, drawn[-half:]].mean(axis=1)))
+        ordered, correlation = np.mean(found, axis=0)
+        name = f"{size} x {n_runs}, {retrained}"
+        yield name, size * n_runs, size, n_runs, retrained, float(ordered), float(correlation)
 
 
 def agreement(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

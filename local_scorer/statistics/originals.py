@@ -8,7 +8,8 @@ same retrained models; what is reported is their mean, and the interval is one o
 
 with s the standard deviation of the K scores, which holds the luck of the N runs from each original too, and t the
 97.5 % quantile of Student's law with K - 1 degrees of freedom. The 1.1 is that of the intervals over models, since
-scores from several originals are skewed too. The retrained models are taken as given.
+scores from several originals are skewed too. No upper end is above 1, unless a score is. The retrained models are
+taken as given.
 
 Where none of the K originals scores, nothing shows a spread. That happens with a probability of more than 2.5 %
 only if at most 1 - 0.025^(1/K) of all originals score (60 % for K = 4, 37 % for K = 8). What those would earn was
@@ -64,7 +65,8 @@ def mean_over_originals(scores: Sequence[float], n_examples: int, level: float =
         return Mean(mean=0.0, low=0.0, high=most_that_score / n_examples, n_originals=len(values))
     quantile = student_quantile(len(values) - 1, (1 + level) / 2)
     factor = float(np.exp(WIDENED * quantile * values.std(ddof=1) / np.sqrt(len(values)) / mean))
-    return Mean(mean=mean, low=mean / factor, high=mean * factor, n_originals=len(values))
+    highest = max(1.0, float(values.max()))
+    return Mean(mean=mean, low=mean / factor, high=min(mean * factor, highest), n_originals=len(values))
 
 
 def told_apart(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> bool:

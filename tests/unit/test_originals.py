@@ -22,7 +22,7 @@ def test_by_hand():
 
 
 def test_a_factor_on_all_scores_moves_the_ends_by_it():
-    one, ten = (mean_over_originals(scores, 50) for scores in ([1.0, 2.0, 3.0], [10.0, 20.0, 30.0]))
+    one, ten = (mean_over_originals(scores, 50) for scores in ([0.01, 0.02, 0.03], [0.1, 0.2, 0.3]))
     assert (10 * one.low, 10 * one.high) == pytest.approx((ten.low, ten.high))
 
 

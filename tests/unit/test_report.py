@@ -101,6 +101,19 @@ def test_full_setup_scores_the_originals_themselves(folder):
     assert not any("copies of one model" in note for note in found.notes)
 
 
+def test_over_two_originals_a_row_is_the_mean_and_a_score_of_nothing_has_an_upper_end(folder):
+    originals = save_jobs(folder, "original", [some_result(5.0, 25.0), some_result(6.0, 25.0)])
+    entries = add_entry(folder, "mine", (0, 1, 2, 50, 51, 52)), add_entry(folder, "nothing", [50, 51, 52] * 2)
+    found = board.collect(Run(folder, record_of(*entries, n_originals=2, originals=originals)))
+    mine, nothing = row_of(found, "mine"), row_of(found, "nothing")
+    assert (mine.score, mine.scores) == (0.5, (1, 0))
+    assert mine.score_low < mine.score < mine.score_high == 1
+    assert (nothing.score_low, nothing.score_high) == (0, pytest.approx((1 - 0.025**0.5) / 2))  # 2 forget pictures
+    assert row_of(found, "no unlearning").score_low is None
+    assert found.ties == (Tie(("mine", "nothing"), n_models=3, n_originals=2),)
+    assert any("the 3 retrained models as given" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(("seconds", "status"), [(4.0, "scored"), (4.001, "rejected")])
 def test_time_limit_is_a_fifth(folder, seconds, status):
     entry = add_entry(folder, "mine", seconds=seconds)
