@@ -1,0 +1,227 @@
+"""L-CODEC: choose the few channels on whose activations the forget loss depends most, one given the others, and
+take one Newton step and some noise in their weights alone.
+
+Source: Mehta, Pal, Singh and Ravi, arXiv:2204.07655; Azadkia and Chatterjee, arXiv:1910.12327, for the
+coefficient of dependence and for FOCI, the selection.
+
+Reading: the source chooses anew for each picture, from a thousand noisy copies of it. Here GROUP pictures are
+chosen for together, from COPIES noisy copies, among the SCREEN channels that depend most on their own. The
+curvature is the mean outer product of retain gradients in the chosen weights, plus DAMPING; the source keeps
+gradients from training, and its code takes the difference of a gradient to itself, which is zero. The full step
+is short in a net that memorises, so it has STEP of the length of the chosen weights.
+
+Results: docs/methods/l_codec.md, from results/*/l_codec.json.
+"""
+
+import copy
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+
+# SETTINGS
+CHANNELS = 10  # chosen at most for a group
+GROUP = 64  # forget pictures for which channels are chosen together
+COPIES = 256  # noisy copies behind a choice; the source takes 1000 of each picture
+PIXEL_NOISE = 25.5  # standard deviation of that noise: the source's 0.1 of the range of pixels
+SCREEN = 50  # channels that FOCI chooses among
+RETAIN_SAMPLE = 512  # random retain pictures behind the curvature, anew for each group
+DAMPING = 0.01  # added to the curvature; the source's
+STEP = 0.5  # length of the step, as a share of that of the chosen weights
+NOISE = 0.02  # standard deviation of the noise, as a share of that of the chosen weights
+BATCH = 64  # pictures at a time
+TAIL_EPOCHS = 0  # passes of fine-tuning on the retain set afterwards; 1 repairs and adds spread
+LR = 1e-4  # of the tail: Adam, as in finetune.py
+WEIGHT_DECAY = 5e-3  # of the tail
+
+# METHOD
+
+
+def gains(ranks, distances, candidates):
+    """Return, for each candidate column, the sum of min(R_i, R of i's neighbour) once the column joins the others.
+
+    The neighbour is the nearest in squared `distances` ``[n, n]`` plus those of the column. The coefficient of
+    conditional dependence is the rise of this sum over a part that is the same for all candidates.
+    """
+    nearest = [(distances + (x[:, None] - x).square()).argmin(dim=1) for x in candidates.T]
+    return torch.stack([torch.minimum(ranks, ranks[rows]).sum() for rows in nearest])
+
+
+def foci(losses, activations):
+    """Return the columns of `activations` ``[n, units]`` that FOCI chooses for `losses` ``[n]``, best first."""
+    ranks = (losses[:, None] >= losses).sum(dim=1).to(activations.dtype)
+    units = (activations - activations.mean(dim=0)) / activations.std(dim=0).clamp(min=1e-12)
+    distances = torch.zeros(len(units), len(units), dtype=units.dtype, device=units.device)
+    distances.fill_diagonal_(torch.inf)
+    left = gains(ranks, distances, units).topk(min(SCREEN, units.shape[1])).indices.tolist()
+    known, chosen = ranks.square().mean(), []  # without any column: the sum of R_i^2 / n
+    while left and len(chosen) < CHANNELS:
+        found = gains(ranks, distances, units[:, left])
+        if found.max() <= known:
+            break
+        known, best = found.max(), left.pop(found.argmax())
+        chosen.append(best)
+        distances = distances + (units[:, best, None] - units[:, best]).square()
+    return chosen
+
+
+@contextmanager
+def watched(modules):
+    """Give a dict that holds input and output of each module after a forward pass."""
+    seen = {}
+
+    def keep(module, inputs, output):
+        seen[module] = inputs[0], output
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def losses_and_activations(net, layers, dataset, rows):
+    """Return loss ``[n]`` and mean activations ``[n, units]`` in all layers of a noisy copy of each given row."""
+    losses, activations = [], []
+    for batch in DataLoader(Subset(dataset, rows), batch_size=BATCH):
+        images, labels = unpack(batch, device_of(net))
+        with watched(layers) as seen:
+            logits = net(images + PIXEL_NOISE * torch.randn_like(images))
+        losses.append(functional.cross_entropy(logits, labels, reduction="none"))
+        outputs = [seen[layer][1] for layer in layers]
+        activations.append(torch.cat([each.reshape(*each.shape[:2], -1).mean(dim=2) for each in outputs], dim=1))
+    return torch.cat(losses), torch.cat(activations)
+
+
+def channels_of(layers, units):
+    """Return the channels of each layer that has any of the given units, which are counted through all layers."""
+    chosen, start = {}, 0
+    for layer in layers:
+        channels = [unit - start for unit in units if start <= unit < start + len(layer.weight)]
+        if channels:
+            chosen[layer] = channels
+        start += len(layer.weight)
+    return chosen
+
+
+def batch_gradients(net, chosen, images, labels):
+    """Return the gradient of each picture's loss in the weights of the chosen channels, ``[n, weights]``."""
+    with watched(chosen) as seen:
+        loss = functional.cross_entropy(net(images), labels, reduction="sum")
+    inputs, outputs = zip(*[seen[layer] for layer in chosen], strict=True)
+    found = []
+    for layer, x, slope in zip(chosen, inputs, torch.autograd.grad(loss, outputs), strict=True):
+        if isinstance(layer, nn.Conv2d):
+            x = functional.unfold(x.detach(), layer.kernel_size, padding=layer.padding, stride=layer.stride)
+        slope = slope[:, chosen[layer]].flatten(2) if slope.dim() == 4 else slope[:, chosen[layer], None]
+        found.append((slope @ x.reshape(*x.shape[:2], -1).mT).flatten(1))
+    return torch.cat(found, dim=1).detach()
+
+
+def sample_gradients(net, chosen, dataset, rows):
+    """Return those gradients of all given rows."""
+    batches = DataLoader(Subset(dataset, rows), batch_size=BATCH)
+    return torch.cat([batch_gradients(net, chosen, *unpack(batch, device_of(net))) for batch in batches])
+
+
+def newton_step(gradients, vector):
+    """Return (DAMPING I + mean of g g^T)^-1 vector, for the rows g of `gradients`: Woodbury's formula."""
+    m = len(gradients)
+    small = gradients @ gradients.T + DAMPING * m * torch.eye(m, device=gradients.device, dtype=gradients.dtype)
+    return (vector - gradients.T @ torch.linalg.solve(small, gradients @ vector)) / DAMPING
+
+
+@torch.no_grad()
+def move(chosen, direction):
+    """Move the weights of the chosen channels along `direction` by STEP of their length, and add noise."""
+    weights = torch.cat([layer.weight[channels].flatten() for layer, channels in chosen.items()])
+    step = STEP * weights.norm() / direction.norm().clamp(min=1e-12) * direction
+    for layer, channels in chosen.items():
+        weights = layer.weight[channels]
+        piece, step = step[: weights.numel()], step[weights.numel() :]
+        noise = NOISE * weights.std() * torch.randn_like(weights)
+        layer.weight[channels] = weights + piece.view_as(weights) + noise
+
+
+def forget_group(net, rows, forget, retain):
+    """Choose channels for the given forget rows and step away from the rows in their weights."""
+    layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    copies = [rows[index % len(rows)] for index in range(COPIES)]
+    chosen = channels_of(layers, foci(*losses_and_activations(net, layers, forget, copies)))
+    if chosen:
+        sample = torch.randperm(len(retain))[:RETAIN_SAMPLE].tolist()
+        gradient = sample_gradients(net, chosen, forget, rows).mean(dim=0)
+        move(chosen, newton_step(sample_gradients(net, chosen, retain, sample), gradient))
+
+
+# SHARED: tail
+def finetune(net, loader, criterion):
+    """Minimise `criterion` over TAIL_EPOCHS passes through `loader`."""
+    device = device_of(net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    for _ in range(TAIL_EPOCHS):
+        for batch in loader:
+            images, labels = unpack(batch, device)
+            net.train(len(labels) > 1)  # batch normalisation cannot use a single picture
+            descend(optimizer, criterion(net(images), labels))
+# END: tail
+
+
+# PLUMBING
+# SHARED: plumbing
+@contextmanager
+def all_or_nothing(net):
+    """Give the net its old weights back if the block fails; leave it in eval mode either way."""
+    before = copy.deepcopy(net.state_dict())
+    try:
+        yield
+        if not all(tensor.isfinite().all() for tensor in net.state_dict().values()):
+            raise RuntimeError("Unlearning left weights that are not finite. Lower the learning rate.")
+    except Exception:
+        net.load_state_dict(before)
+        raise
+    finally:
+        net.eval()
+
+
+def descend(optimizer, loss):
+    """Take one step down `loss`.
+
+    Raises:
+        RuntimeError: the loss has exploded.
+    """
+    if not loss.abs() < 1e6:
+        raise RuntimeError(f"The loss has exploded (it is {loss.item():.3g}). Lower the learning rate.")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def device_of(net):
+    """Return the device that the net lies on."""
+    return next(net.parameters()).device
+
+
+def unpack(batch, device):
+    """Return pictures and labels of a batch, which is a dict as on Kaggle or a tuple, on `device`."""
+    if isinstance(batch, dict):
+        images, labels = batch["image"], batch["age_group"]
+    else:
+        images, labels = batch[0], batch[1]
+    return images.to(device), labels.to(device)
+# END: plumbing
+
+
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    """Unlearn in place: see the top of the file."""
+    net.to(memory_format=torch.channels_last)  # faster convolutions, the same weights
+    forget, retain = forget_loader.dataset, retain_loader.dataset
+    with all_or_nothing(net):
+        net.eval()
+        for rows in torch.randperm(len(forget)).split(GROUP):
+            forget_group(net, rows.tolist(), forget, retain)
+        finetune(net, retain_loader, nn.CrossEntropyLoss())
