@@ -15,15 +15,23 @@ def test_confidence_is_the_log_odds_of_the_true_class():
     assert found.tolist() == pytest.approx([0.0, math.log(1 / 9)], abs=1e-6)
 
 
-def test_calibration_by_hand():
-    """Mean 1 and deviation 1 become mean -3 and deviation 2: all are twice as far from the mean."""
+def test_the_original_on_the_validation_set_is_regressed_on_the_fresh_net_by_hand():
+    """theirs = -1 - 2 ours, exactly: nothing is left to chance."""
     ours, theirs = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([-1.0, -3.0, -5.0])
-    found = load("best").calibrated(torch.tensor([1.0, 4.0]), ours, theirs)
-    assert found.tolist() == [-3.0, 3.0]
+    found = load("best").drawn(torch.tensor([1.0, 4.0]), ours, theirs)
+    assert found.tolist() == pytest.approx([-3.0, -9.0])
+
+
+def test_what_the_regression_leaves_open_is_drawn():
+    """Slope 0 and residuals of deviation 2, half of which is drawn: targets spread by 1 around the mean, 5."""
+    ours, theirs = torch.tensor([0.0, 0.0, 1.0, 1.0] * 25), torch.tensor([3.0, 7.0] * 50)
+    found = load("best", NOISE=0.5).drawn(torch.linspace(-9, 9, 4000), ours, theirs)
+    assert found.mean().item() == pytest.approx(5, abs=0.2)
+    assert found.std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_the_fresh_net_keeps_the_front_and_learns_the_rest_anew():
-    entry, net = load("best", K=3), given_net(3)
+    entry, net = load("best", K=3, FRESH_EPOCHS=2), given_net(3)
     before = states(net)
     entry.train_anew(net, loader(classes(9, 3)))
     same = {name for name, tensor in states(net).items() if torch.equal(tensor, before[name])}
