@@ -1,5 +1,5 @@
-"""Borrowed confidence: a net whose back is drawn anew and trained shortly on the retain set foretells how sure of each
-forget picture a retrained model is; the original is fine-tuned to be as sure, and right on the retain set.
+"""Borrowed confidence: a net whose back is drawn anew and trained shortly on the retain set foretells how sure a
+retrained model is of each forget picture; the original is fine-tuned to be as sure, and right on the retain set.
 
 Source: our own idea, to beat the other entries under the official metric.
 
@@ -124,8 +124,8 @@ def train_anew(net, loader):
 def targets(net, forget, retain_loader, val_loader):
     """Return the confidence that each forget picture should get, ``[n_forget]``; each call draws other ones.
 
-    Neither net has seen the validation pictures: there the original is as sure as a fully trained net is of pictures
-    that are new to it, and shows how that follows from the confidences of the fresh net.
+    Neither net has seen the validation pictures: there the original is as sure as a fully trained net is of new
+    pictures, and shows how that follows from the confidences of the fresh net.
     """
     fresh = copy.deepcopy(net)
     train_anew(fresh, retain_loader)
