@@ -5,10 +5,10 @@ Source: Mehta, Pal, Singh and Ravi, arXiv:2204.07655; Azadkia and Chatterjee, ar
 coefficient of dependence and for FOCI, the selection.
 
 Reading: the source chooses anew for each picture, from a thousand noisy copies of it. Here GROUP pictures are
-chosen for together, from COPIES noisy copies, among the SCREEN channels that depend most on their own. The
-curvature is the mean outer product of retain gradients in the chosen weights, plus DAMPING; the source keeps
-gradients from training, and its code takes the difference of a gradient to itself, which is zero. The full step
-is short in a net that memorises, so it has STEP of the length of the chosen weights.
+chosen for together, from COPIES noisy copies, among the SCREEN channels with the largest coefficients of their
+own. The curvature is the mean outer product of retain gradients in the chosen weights, plus DAMPING; the source
+keeps gradients from training, and its code takes the difference of a gradient to itself, which is zero. The full
+step is short in a net that memorises, so it has STEP of the length of the chosen weights.
 
 Results: docs/methods/l_codec.md, from results/*/l_codec.json.
 """
@@ -37,14 +37,8 @@ LR = 1e-4  # of the tail: Adam, as in finetune.py
 WEIGHT_DECAY = 5e-3  # of the tail
 
 # METHOD
-
-
 def gains(ranks, distances, candidates):
-    """Return, for each candidate column, the sum of min(R_i, R of i's neighbour) once the column joins the others.
-
-    The neighbour is the nearest in squared `distances` ``[n, n]`` plus those of the column. The coefficient of
-    conditional dependence is the rise of this sum over a part that is the same for all candidates.
-    """
+    """Return the sum of min(R_i, R of i's nearest) for each candidate column, added to the squared distances."""
     nearest = [(distances + (x[:, None] - x).square()).argmin(dim=1) for x in candidates.T]
     return torch.stack([torch.minimum(ranks, ranks[rows]).sum() for rows in nearest])
 
@@ -53,31 +47,29 @@ def foci(losses, activations):
     """Return the columns of `activations` ``[n, units]`` that FOCI chooses for `losses` ``[n]``, best first."""
     ranks = (losses[:, None] >= losses).sum(dim=1).to(activations.dtype)
     units = (activations - activations.mean(dim=0)) / activations.std(dim=0).clamp(min=1e-12)
-    distances = torch.zeros(len(units), len(units), dtype=units.dtype, device=units.device)
-    distances.fill_diagonal_(torch.inf)
+    distances = units.new_zeros(len(units), len(units)).fill_diagonal_(torch.inf)
     left = gains(ranks, distances, units).topk(min(SCREEN, units.shape[1])).indices.tolist()
     known, chosen = ranks.square().mean(), []  # without any column: the sum of R_i^2 / n
     while left and len(chosen) < CHANNELS:
         found = gains(ranks, distances, units[:, left])
-        if found.max() <= known:
+        if found.max() <= known:  # the coefficient is this gain, over a part that is the same for all
             break
-        known, best = found.max(), left.pop(found.argmax())
-        chosen.append(best)
-        distances = distances + (units[:, best, None] - units[:, best]).square()
+        known = found.max()
+        chosen.append(left.pop(found.argmax()))
+        distances = distances + (units[:, chosen[-1:]] - units[:, chosen[-1]]).square()
     return chosen
 
 
-@contextmanager
-def watched(modules):
-    """Give a dict that holds input and output of each module after a forward pass."""
+def watched(net, layers, images):
+    """Return the logits of a batch, and a dict with input and output of each of the given layers."""
     seen = {}
 
-    def keep(module, inputs, output):
-        seen[module] = inputs[0], output
+    def keep(layer, inputs, output):
+        seen[layer] = inputs[0], output
 
-    hooks = [module.register_forward_hook(keep) for module in modules]
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
-        yield seen
+        return net(images), seen
     finally:
         for hook in hooks:
             hook.remove()
@@ -89,43 +81,37 @@ def losses_and_activations(net, layers, dataset, rows):
     losses, activations = [], []
     for batch in DataLoader(Subset(dataset, rows), batch_size=BATCH):
         images, labels = unpack(batch, device_of(net))
-        with watched(layers) as seen:
-            logits = net(images + PIXEL_NOISE * torch.randn_like(images))
+        logits, seen = watched(net, layers, images + PIXEL_NOISE * torch.randn_like(images))
         losses.append(functional.cross_entropy(logits, labels, reduction="none"))
-        outputs = [seen[layer][1] for layer in layers]
-        activations.append(torch.cat([each.reshape(*each.shape[:2], -1).mean(dim=2) for each in outputs], dim=1))
+        means = [seen[layer][1].reshape(len(images), len(layer.weight), -1).mean(dim=2) for layer in layers]
+        activations.append(torch.cat(means, dim=1))
     return torch.cat(losses), torch.cat(activations)
 
 
 def channels_of(layers, units):
     """Return the channels of each layer that has any of the given units, which are counted through all layers."""
-    chosen, start = {}, 0
-    for layer in layers:
-        channels = [unit - start for unit in units if start <= unit < start + len(layer.weight)]
-        if channels:
-            chosen[layer] = channels
-        start += len(layer.weight)
+    places, chosen = [(layer, channel) for layer in layers for channel in range(len(layer.weight))], {}
+    for layer, channel in map(places.__getitem__, units):
+        chosen.setdefault(layer, []).append(channel)
     return chosen
 
 
-def batch_gradients(net, chosen, images, labels):
-    """Return the gradient of each picture's loss in the weights of the chosen channels, ``[n, weights]``."""
-    with watched(chosen) as seen:
-        loss = functional.cross_entropy(net(images), labels, reduction="sum")
-    inputs, outputs = zip(*[seen[layer] for layer in chosen], strict=True)
-    found = []
-    for layer, x, slope in zip(chosen, inputs, torch.autograd.grad(loss, outputs), strict=True):
-        if isinstance(layer, nn.Conv2d):
-            x = functional.unfold(x.detach(), layer.kernel_size, padding=layer.padding, stride=layer.stride)
-        slope = slope[:, chosen[layer]].flatten(2) if slope.dim() == 4 else slope[:, chosen[layer], None]
-        found.append((slope @ x.reshape(*x.shape[:2], -1).mT).flatten(1))
-    return torch.cat(found, dim=1).detach()
-
-
 def sample_gradients(net, chosen, dataset, rows):
-    """Return those gradients of all given rows."""
-    batches = DataLoader(Subset(dataset, rows), batch_size=BATCH)
-    return torch.cat([batch_gradients(net, chosen, *unpack(batch, device_of(net))) for batch in batches])
+    """Return the gradient of each row's loss in the weights of the chosen channels, ``[n, weights]``."""
+    found = []
+    for batch in DataLoader(Subset(dataset, rows), batch_size=BATCH):
+        images, labels = unpack(batch, device_of(net))
+        logits, seen = watched(net, chosen, images)
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        slopes, parts = torch.autograd.grad(loss, [seen[layer][1] for layer in chosen]), []
+        for (layer, channels), slope in zip(chosen.items(), slopes, strict=True):
+            x = seen[layer][0].detach()
+            if isinstance(layer, nn.Conv2d):
+                x = functional.unfold(x, layer.kernel_size, padding=layer.padding, stride=layer.stride)
+            slope = slope[:, channels].reshape(len(x), len(channels), -1)
+            parts.append((slope @ x.reshape(*x.shape[:2], -1).mT).flatten(1))
+        found.append(torch.cat(parts, dim=1))
+    return torch.cat(found)
 
 
 def newton_step(gradients, vector):
@@ -138,20 +124,17 @@ def newton_step(gradients, vector):
 @torch.no_grad()
 def move(chosen, direction):
     """Move the weights of the chosen channels along `direction` by STEP of their length, and add noise."""
-    weights = torch.cat([layer.weight[channels].flatten() for layer, channels in chosen.items()])
-    step = STEP * weights.norm() / direction.norm().clamp(min=1e-12) * direction
-    for layer, channels in chosen.items():
-        weights = layer.weight[channels]
-        piece, step = step[: weights.numel()], step[weights.numel() :]
-        noise = NOISE * weights.std() * torch.randn_like(weights)
-        layer.weight[channels] = weights + piece.view_as(weights) + noise
+    weights = [layer.weight[channels] for layer, channels in chosen.items()]
+    length = torch.cat([each.flatten() for each in weights]).norm()
+    steps = (STEP * length / direction.norm().clamp(min=1e-12) * direction).split([w.numel() for w in weights])
+    for (layer, channels), w, step in zip(chosen.items(), weights, steps, strict=True):
+        layer.weight[channels] = w + step.view_as(w) + NOISE * w.std() * torch.randn_like(w)
 
 
 def forget_group(net, rows, forget, retain):
     """Choose channels for the given forget rows and step away from the rows in their weights."""
     layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    copies = [rows[index % len(rows)] for index in range(COPIES)]
-    chosen = channels_of(layers, foci(*losses_and_activations(net, layers, forget, copies)))
+    chosen = channels_of(layers, foci(*losses_and_activations(net, layers, forget, (rows * COPIES)[:COPIES])))
     if chosen:
         sample = torch.randperm(len(retain))[:RETAIN_SAMPLE].tolist()
         gradient = sample_gradients(net, chosen, forget, rows).mean(dim=0)
