@@ -82,14 +82,15 @@ def without_values(entries: Sequence[Path], preset: str) -> list[str]:
     Raises:
         OptionError: there is no such preset, or an entry is none of kaggle_submission/.
     """
-    path, known = PRESETS / f"{preset}.json", sorted(path.stem for path in PRESETS.glob("*.json"))
+    known = sorted(path.stem for path in PRESETS.glob("*.json"))
     if preset not in known:
         raise OptionError(f"There is no preset {preset!r}: expected {' or '.join(known)}.")
     shipped = [entry.resolve() for entry in shipped_entries()]
     own = [str(entry) for entry in entries if entry.resolve() not in shipped]
     if own:
         raise OptionError(f"--preset has values for entries of {FOLDER.name}/ alone, not for {', '.join(own)}.")
-    return [entry.stem for entry in entries if entry.stem not in load(path)]
+    values = load(PRESETS / f"{preset}.json")
+    return [entry.stem for entry in entries if entry.stem not in values]
 
 
 def applied(source: str, entry: str, preset: str) -> str:
