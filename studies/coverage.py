@@ -84,6 +84,7 @@ def main() -> None:
     parser = frame.parser("studies.coverage", __doc__)
     parser.add_argument("--models", type=int, nargs="+", help="default: those of all plans")
     parser.add_argument("--further", action="store_true", help="skewed laws, smooth structure, narrow spread")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="by name; default: all")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of forget sets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
@@ -94,7 +95,7 @@ def main() -> None:
         for plan in plans
         if args.models is None or plan.n_models in args.models
         for case in cases
-        if plan.n_models < 512 or case.name in FEW_CASES
+        if (plan.n_models < 512 or case.name in FEW_CASES) and (args.cases is None or case.name in args.cases)
     ]
     rows = []
     with ProcessPoolExecutor(args.workers) as pool:
