@@ -45,6 +45,7 @@ COLUMNS = {
     "held": ("held", ".1%"),
     "pairs_ordered": ("pairs in order", ".1%"),
     "rank_correlation": ("rank correlation", ".2f"),
+    "rank_correlation_interval": ("95 % interval", ".2f"),
     "held_exact": ("held, exact truth", ".1%"),
     "one_original_high": ("from one original, at most", ".3f"),
     "four_originals_low": ("from four, at least", ".3f"),

@@ -13,7 +13,7 @@ import pytest
 from data_prep.dataset import PreparedDataset
 from local_scorer.metric.score import ModelSet, Score
 from local_scorer.report import board, rows
-from studies import boards, copies, forecast, frame, limits, mixes, one_retrained, originals, variants
+from studies import boards, copies, correlation, forecast, frame, limits, mixes, one_retrained, originals, variants
 
 
 def models(logits):
@@ -35,6 +35,17 @@ def test_orders_agree():
     assert doctest.testmod(mixes).failed == 0
     assert mixes.agreement(np.array([3.0, 2, 1]), np.array([30.0, 20, 10])) == pytest.approx((1, 1))
     assert mixes.agreement(np.array([1.0, 2, 3]), np.array([30.0, 20, 10])) == pytest.approx((0, -1))
+
+
+def test_a_rank_correlation_is_sure_only_where_scores_are():
+    assert doctest.testmod(correlation).attempted == 1
+    assert doctest.testmod(correlation).failed == 0
+    scores, generator = np.linspace(0.03, 0.3, 12), np.random.default_rng(0)
+    low, high = correlation.redrawn(scores, 0 * scores, scores, generator)
+    assert 0.9 < low <= high <= 1
+    assert correlation.redrawn(scores[::-1], 0 * scores, scores, generator)[1] < -0.9
+    low, high = correlation.redrawn(scores, 10 * scores, scores, generator)
+    assert low < 0.2 < high - low
 
 
 def test_intervals_are_held_against_the_originals_that_were_left_out():
