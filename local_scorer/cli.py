@@ -336,7 +336,7 @@ def _pack(args: argparse.Namespace, entries: list[Path]) -> Path | None:
             raise ValueError("--reference scores against a pack and --fresh trains everything here: give one.")
         return args.reference
     asked = (args.data, args.size, args.recipe, args.width, args.seed, args.device)
-    fits = asked == (None, None, "quick", 16, 0, "cpu") and args.originals != 1 and args.outputs is None
+    fits = asked == (None, None, "quick", 16, 0, "cpu") and args.outputs is None
     zips = any(entry.suffix == ".zip" for entry in entries)
     return PACK if fits and not zips and PACK.is_file() else None
 

@@ -83,8 +83,6 @@ class Settings:
                 "--setup full runs once from each of N originals: expected as many originals as models, "
                 f"{self.n_models}, found {self.n_originals}."
             )
-        if self.reference is not None and self.n_originals < 2:
-            raise OptionError("With a reference pack --originals must be at least 2, for their spread.")
         if self.recipe not in RECIPES:
             raise OptionError(f"Unknown recipe {self.recipe!r}: expected one of {', '.join(RECIPES)}.")
         if self.width not in WIDTHS:

@@ -15,6 +15,13 @@ from local_scorer.runs.record import Run
 from local_scorer.runs.store import RunFolder
 from tests.helpers.runs import run_record
 
+NOISE = """import torch
+
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    with torch.no_grad():
+        net.fc.weight += 0.1 * torch.randn_like(net.fc.weight)
+"""
+
 
 @pytest.fixture(scope="module")
 def made(tiny_data, tmp_path_factory):
@@ -126,12 +133,7 @@ def test_a_board_against_a_pack(made, tmp_path):
     """Nothing is trained but the models for the clock, and every score is the mean of one from each original."""
     path, options = made
     entry = tmp_path / "noise.py"
-    entry.write_text(
-        "import torch\n\n"
-        "def unlearning(net, retain_loader, forget_loader, val_loader):\n"
-        "    with torch.no_grad():\n"
-        "        net.fc.weight += 0.1 * torch.randn_like(net.fc.weight)\n"
-    )
+    entry.write_text(NOISE)
     run_folder = tmp_path / "run"
     command = ["leaderboard", str(entry), *options[:2], "--reference", str(path), "--models", "3"]
     code = cli.main([*command, "--originals", "2", "--out", str(run_folder)])
@@ -169,11 +171,24 @@ def test_the_full_setup_trains_as_many_originals_as_models(made, tmp_path):
     assert run.retrained.n_models == 3
 
 
+def test_one_original_of_a_pack_is_held_against_all_its_retrained_models(made, tmp_path):
+    path, options = made
+    entry = tmp_path / "noise.py"
+    entry.write_text(NOISE)
+    command = ["leaderboard", str(entry), *options[:2], "--reference", str(path), "--models", "3"]
+    assert cli.main([*command, "--originals", "1", "--out", str(tmp_path / "run")]) in (0, 3)
+    run = Run.open(tmp_path / "run")
+    (models,) = run.sets("noise")
+    assert models.n_models == run.retrained.n_models == 3
+    assert np.array_equal(run.retrained.logits, Pack(path).array("retrained_forget_logits"))
+    board = json.loads((tmp_path / "run" / "leaderboard.json").read_text())
+    assert any("one original" in note for note in board["notes"])
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         (["--setup", "full"], "as many originals as models"),
-        (["--originals", "1"], "at least 2"),
         (["--originals", "3"], "--originals up to 2"),
         (["--models", "4"], "--models up to 3"),
         (["--width", "32"], "another --width"),
