@@ -229,11 +229,11 @@ def tuned() -> str:
             file = RESULTS / board / f"{name.replace(' ', '_')}.json"
             row.append(next(_scores(boards.read(file)))[1][1] if file.is_file() else "-")
         rows.append(row)
-    header = ["entry", "scored", "chosen", "as published, there", "chosen, there", "as published, here", "tuned, here"]
+    header = ["entry", "scored", "chosen", "as published, there", "chosen, there", "as published, here"]
     all_entries, known = ENTRIES.glob("[!_]*.py"), RESULTS.glob("tuning/*.json")
     missing = {path.stem for path in all_entries} - {path.stem for path in known}
     said = f"Not tuned: {', '.join(sorted(missing))}." if missing else ""
-    return "\n\n".join(filter(None, (grid(header, *rows), said)))
+    return "\n\n".join(filter(None, (grid([*header, "tuned, here"], *rows), said)))
 
 
 def rooms() -> str:

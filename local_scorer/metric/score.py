@@ -110,10 +110,15 @@ def final_score(unlearned: ModelSet, retrained: ModelSet, rules: str = "official
     return Score(quality * retain_ratio * test_ratio, quality, retain_ratio, test_ratio)
 
 
-def small_n_note(n_models: int) -> str | None:
-    """Return a warning if N is too small to rank good entries, else None."""
+def small_n_note(n_models: int, n_originals: int = 1) -> str | None:
+    """Return a warning if N is too small to rank good entries, or to trust their shares, else None."""
     if n_models >= ENOUGH_MODELS:
         return None
+    if n_originals > 1:  # they order entries well, whatever N is
+        return (
+            f"Shares of the ceiling are those of N={n_models}: with more runs entries that are off fall, and the "
+            "ceiling hardly does. Compare boards of one N only; --models 64 shows how far."
+        )
     return (
         f"N={n_models} is too few to rank good entries: perfect unlearning and unlearning that is off by one "
         "standard deviation differ by a factor of only 1.5 in F at N=10, of 4 at N=64 and of 12 at N=512. Use "

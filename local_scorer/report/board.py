@@ -222,8 +222,7 @@ def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
     notes = [_worker_note(run), _mixture_note(run)]
     if run.record.setup == "competition":
         notes.insert(0, score.zero_spread_note(rules))
-    if run.record.n_sets == 1:
-        notes.insert(0, score.small_n_note(run.record.n_models))
+    notes.insert(0, score.small_n_note(run.record.n_models, run.record.n_sets))
     if run.record.n_originals == 1:
         notes.insert(1, ONE_ORIGINAL)
     if run.record.n_sets > 1:

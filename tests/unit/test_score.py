@@ -87,6 +87,7 @@ def test_small_n_is_said(n_models, warns):
     assert (note is not None) is warns
     if warns:
         assert note.startswith(f"N={n_models} is too few to rank good entries: ")
+        assert f"those of N={n_models}:" in score.small_n_note(n_models, n_originals=8)
 
 
 def test_zero_spread_is_explained_for_each_rule():
