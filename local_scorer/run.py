@@ -221,8 +221,8 @@ class _Models:
     """The models that entries start from and are compared with.
 
     Attributes:
-        originals, retrained, ceiling: jobs that train them here; empty where they come from a pack, which gives
-            no originals to the full set-up.
+        originals, retrained, ceiling: jobs that train them here; empty where they come from a pack. Originals do
+            not where the set-up is full or the pack holds outputs only.
         weights: for each original the name that a pack's weights are stored under, or None where it is trained.
         reference: SHA-256 of the pack.
         calibration: with a pack, the jobs that are trained here for the clock.
@@ -268,18 +268,17 @@ def _from_pack(base: Job, settings: Settings, folder: RunFolder) -> _Models:
     ):
         if ours != theirs:
             raise ValueError(f"{opened.path} was made with another {name}; give the same, or score with --fresh.")
-    full = settings.setup == "full"  # its originals are trained here: a pack has few
+    # A pack has few originals for the full set-up, and one of outputs only has none to start from.
+    train_originals = settings.setup == "full" or not opened.has_weights
     for name, asked, held in (
-        ("--originals", 0 if full else settings.n_originals, header.n_originals),
+        ("--originals", 0 if train_originals else settings.n_originals, header.n_originals),
         ("--models", settings.n_models, header.n_models),
     ):
         if asked > held:
             raise ValueError(f"{opened.path} allows {name} up to {held}, found {asked}.")
-    if not (full or opened.has_weights):
-        raise ValueError(f"{opened.path} holds outputs only: there is no original in it to unlearn from.")
     if not folder.pack_path.is_file() or Pack(folder.pack_path).sha256 != opened.sha256:
         store.write_atomically(folder.pack_path, opened.path.read_bytes())
-    if full:
+    if train_originals:
         originals, weights = _copies(base, settings.n_originals), [None] * settings.n_originals
     else:
         originals, weights = [], list(reference.put_originals(opened, folder)[: settings.n_originals])

@@ -171,6 +171,23 @@ def test_the_full_setup_trains_as_many_originals_as_models(made, tmp_path):
     assert run.retrained.n_models == 3
 
 
+def test_against_a_pack_of_outputs_only_the_originals_are_trained_at_home(made, tmp_path):
+    path, options = made
+    outputs = tmp_path / "outputs.npz"
+    arguments = [*options, "--models", "3", "--originals", "2", "--pack", str(outputs), "--outputs-only"]
+    assert cli.main(["reference", "make", *arguments]) == 0
+    entry = tmp_path / "nothing.py"
+    entry.write_text("def unlearning(net, retain_loader, forget_loader, val_loader):\n    net.eval()\n")
+    command = ["leaderboard", str(entry), *options, "--reference", str(outputs), "--models", "3"]
+    assert cli.main([*command, "--originals", "2"]) in (0, 3)  # 3: on so little data a start may be over the limit
+    run = Run.open(options[-1])
+    assert len(run.record.originals) == 2
+    assert not (run.record.retrained or run.record.ceiling)
+    for index, models in enumerate(run.sets("nothing")):
+        assert np.array_equal(models.logits, run.sets("no unlearning")[index].logits)
+    assert np.array_equal(run.retrained.logits, Pack(path).array("retrained_forget_logits"))
+
+
 def test_one_original_of_a_pack_is_held_against_all_its_retrained_models(made, tmp_path):
     path, options = made
     entry = tmp_path / "noise.py"
