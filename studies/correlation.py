@@ -1,10 +1,10 @@
-"""Do the methods of the competition come in the order here that they had on its private leaderboard?
+"""Do methods come in the order here that they have in tables that others published?
 
     python -m studies.correlation --boards builtin-all builtin-tuned
 
-Spearman's rank correlation between a board's scores and the private ones, over the methods that both have. Its
+Spearman's rank correlation between a board's scores and the published ones, over the methods that both have. Its
 interval redraws the methods with replacement, and each score from its own uncertainty: here the printed interval,
-there 0.006, which teams report as the noise of one submission.
+there what is known of the table's noise.
 """
 
 from __future__ import annotations
@@ -18,29 +18,33 @@ from scipy import stats
 from studies import boards, frame
 from studies.frame import RESULTS
 
-PRIVATE = RESULTS / "private-leaderboard.json"
-NOISE = 0.006  # standard deviation of a private score
+PUBLISHED = {  # table below results/, and the standard deviation of one of its scores
+    "private-leaderboard": 0.006,  # which teams report as the noise of one submission
+    "published-nomus": 0.01,  # between the benchmark's README and its notebooks
+}
 DRAWS = 10_000
 ENDS = ("score_low", "score_high")
-COLUMNS = ("board", "methods", "rank_correlation", "rank_correlation_low", "rank_correlation_high")
+COLUMNS = ("board", "published", "methods", "rank_correlation", "rank_correlation_low", "rank_correlation_high")
 
 
 def main() -> None:
-    """Correlate boards with the private leaderboard."""
+    """Correlate boards with published tables."""
     parser = frame.parser("studies.correlation", __doc__)
     parser.add_argument("--boards", nargs="+", required=True, metavar="BOARD", help="folders below results/")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    private = {row[0]: row[1] for row in frame.load(PRIVATE).rows}
     rows = []
-    for board in args.boards:
-        ours = dict(scores(board))
-        names = [name for name in private if name in ours]
-        theirs = np.array([private[name] for name in names])
-        low, score, high = np.array([ours[name] for name in names]).T
-        generator = np.random.default_rng(args.seed)
-        interval = redrawn(score, (high - low) / (2 * stats.norm.ppf(0.975)), theirs, generator)
-        rows.append((board, len(names), float(correlation(score, theirs)), *interval))
+    for published, noise in PUBLISHED.items():
+        known = {row[0]: row[1] for row in frame.load(RESULTS / f"{published}.json").rows}
+        for board in args.boards:
+            ours = dict(scores(board))
+            names = [name for name in known if name in ours]
+            theirs = np.array([known[name] for name in names])
+            low, score, high = np.array([ours[name] for name in names]).T
+            generator = np.random.default_rng(args.seed)
+            deviations = (high - low) / (2 * stats.norm.ppf(0.975))
+            interval = redrawn(score, deviations, theirs, noise, generator)
+            rows.append((board, published, len(names), float(correlation(score, theirs)), *interval))
     frame.publish("studies.correlation", args.results, COLUMNS, rows)
 
 
@@ -69,12 +73,17 @@ def correlation(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:
 
 
 def redrawn(
-    ours: np.ndarray, deviations: np.ndarray, theirs: np.ndarray, generator: np.random.Generator
+    ours: np.ndarray, deviations: np.ndarray, theirs: np.ndarray, noise: float, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """Return a 95 % interval of the rank correlation over methods and scores, each ``[n_methods]``."""
+    """Return a 95 % interval of the rank correlation over methods and scores, each ``[n_methods]``.
+
+    Args:
+        deviations: standard deviations of our scores.
+        noise: standard deviation of theirs.
+    """
     chosen = generator.integers(0, len(ours), (DRAWS, len(ours)))
     here = np.maximum(0.0, generator.normal(ours, deviations, chosen.shape))
-    there = generator.normal(theirs, NOISE, chosen.shape)
+    there = generator.normal(theirs, noise, chosen.shape)
     drawn = [np.take_along_axis(scores, chosen, axis=1) for scores in (here, there)]
     low, high = np.nanquantile(correlation(*drawn), [0.025, 0.975])
     return float(low), float(high)

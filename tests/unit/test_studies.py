@@ -41,10 +41,10 @@ def test_a_rank_correlation_is_sure_only_where_scores_are():
     assert doctest.testmod(correlation).attempted == 1
     assert doctest.testmod(correlation).failed == 0
     scores, generator = np.linspace(0.03, 0.3, 12), np.random.default_rng(0)
-    low, high = correlation.redrawn(scores, 0 * scores, scores, generator)
+    low, high = correlation.redrawn(scores, 0 * scores, scores, 0.0, generator)
     assert 0.9 < low <= high <= 1
-    assert correlation.redrawn(scores[::-1], 0 * scores, scores, generator)[1] < -0.9
-    low, high = correlation.redrawn(scores, 10 * scores, scores, generator)
+    assert correlation.redrawn(scores[::-1], 0 * scores, scores, 0.0, generator)[1] < -0.9
+    low, high = correlation.redrawn(scores, 10 * scores, scores, 0.0, generator)
     assert low < 0.2 < high - low
 
 
