@@ -1,21 +1,29 @@
 """How far do ceiling, score and share of the ceiling move with the retrained models, and with their number M?
 
     python -m studies.ceilings runs/default
+    python -m studies.ceilings runs/originals40 --held --results results/ceilings-held.json
 
 The run is one with a pack, whose retrained and ceiling models are cut into parts of M that share none. Each part
 takes the place of the retrained models once; the ceiling is that of sets of N models of the other kind.
 "Spread" is the standard deviation over the parts, as a share of their mean.
+
+With --held, the same parts show whether intervals of K originals hold the draw of the retrained models, as where
+these were trained at home: K originals and one part are drawn, and the truth is the mean over all other originals
+and all other parts. It has an error of its own, which is taken off as in studies.originals. "Jackknife" is what
+the intervals say of the spread. For the ceiling, sets of N models take the place of originals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from local_scorer.metric.score import ModelSet, final_score
 from local_scorer.runs.record import CEILING, Run
+from local_scorer.statistics.originals import Mean, mean_over_originals, moves_of, scores_without
 from studies import frame
 from studies.originals import joined
 
@@ -24,6 +32,9 @@ COLUMNS = (
     "row, M", "parts", "score", "score_spread",
     "share_of_ceiling", "share_of_ceiling_low", "share_of_ceiling_high",
 )  # fmt: skip
+HELD_NUMBERS, HELD_PARTS = (16, 64), 16  # M, and parts of each
+HELD_SIZES, HELD_DRAWS = (4, 8), 1000  # K
+HELD_COLUMNS = ("row, M", "originals", "parts", "score", "score_spread", "jackknife", "held_as_given", "held")
 
 
 def main() -> None:
@@ -31,13 +42,15 @@ def main() -> None:
     parser = frame.parser("studies.ceilings", __doc__)
     parser.add_argument("run", type=Path, help="the --out folder of a leaderboard with a pack")
     parser.add_argument("--entries", nargs="+", default=["best", "ssd", "neggrad", "retrain_short"])
+    parser.add_argument("--held", action="store_true", help="how often intervals hold the draw")
     args = parser.parse_args()
     run = Run.open(args.run)
     if run.pack is None:
         raise ValueError(f"{args.run} has no pack: its retrained models are too few to be cut into parts.")
     note = f"{run.record.n_originals} originals."
+    columns, found = (HELD_COLUMNS, held_rows) if args.held else (COLUMNS, rows)
     frame.publish(
-        "studies.ceilings", args.results, COLUMNS, list(rows(run, args.entries)), run.record.n_models, [note]
+        "studies.ceilings", args.results, columns, list(found(run, args.entries)), run.record.n_models, [note]
     )
 
 
@@ -71,6 +84,62 @@ def scores_against(
         float(np.mean([final_score(models, retrained).score for models in of_row]))
         for of_row in (ceiling, *sets.values())
     ]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one row: `scores` ``[n_originals, n_parts]``, `without` a group of the part, one axis more."""
+
+    scores: np.ndarray
+    without: np.ndarray
+    n_examples: int
+
+
+def held_rows(run: Run, entries: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    """Yield for M, the ceiling and every entry, and K how often intervals hold other originals and other parts."""
+    for number in HELD_NUMBERS:
+        drawn = list(parts(run, number))
+        chosen = drawn[:: max(1, len(drawn) // HELD_PARTS)]
+        for entry in (CEILING, *entries):
+            found = scored_by_part(run, entry, chosen)
+            means = found.scores.mean(axis=0)
+            spread = float(means.std(ddof=1) / means.mean())
+            moves = [moves_of(found.without[:, part]) for part in range(len(chosen))]
+            groups = found.without.shape[-1]
+            jackknife = float(np.sqrt(np.mean([(groups - 1) / groups * (one**2).sum() for one in moves])))
+            for size in HELD_SIZES:
+                row = f"{entry}, {number}", size, len(chosen), float(means.mean()), spread, jackknife
+                yield *row, *held(found, size)
+
+
+def scored_by_part(run: Run, entry: str, chosen: Sequence[tuple[ModelSet, Sequence[ModelSet]]]) -> Scored:
+    """Score a row against each part, and against the part without each of its groups."""
+    scores, without = [], []
+    for part, others in chosen:
+        sets = others[: run.record.n_originals] if entry == CEILING else run.sets(entry)
+        scores.append([final_score(models, part).score for models in sets])
+        without.append(scores_without(sets, part))
+    return Scored(np.array(scores).T, np.array(without).swapaxes(0, 1), run.retrained.n_examples)
+
+
+def held(found: Scored, size: int, seed: int = 0) -> tuple[float, float]:
+    """Return how often the truth is held by intervals with the retrained models as given, and with their draw."""
+    generator = np.random.default_rng(seed)
+    n_originals, n_parts = found.scores.shape
+    as_given, with_draw = [], []
+    for _ in range(HELD_DRAWS):
+        order, part = generator.permutation(n_originals), int(generator.integers(n_parts))
+        mine, others = order[:size], order[size:]
+        scores, moves = found.scores[mine, part], moves_of(found.without[mine, part])
+        truth = np.delete(found.scores[others], part, axis=1).mean()
+        nearer = scores.mean() + (truth - scores.mean()) / np.sqrt(1 + size / len(others))
+        as_given.append(holds(mean_over_originals(scores, found.n_examples), nearer))
+        with_draw.append(holds(mean_over_originals(scores, found.n_examples, moves=moves), nearer))
+    return float(np.mean(as_given)), float(np.mean(with_draw))
+
+
+def holds(interval: Mean, truth: float) -> bool:
+    return bool(interval.low <= truth <= interval.high)
 
 
 def cut(models: ModelSet, size: int) -> list[ModelSet]:

@@ -25,6 +25,9 @@ RESULTS = ROOT / "results"
 COLUMNS = {
     "score": ("score", ".4f"),
     "score_interval": ("95 % interval", ".3f"),
+    "other_score": ("other processor", ".4f"),
+    "other_interval": ("95 % interval", ".3f"),
+    "equal": ("equal", ".0%"),
     "share_of_ceiling": ("of the ceiling", ".0%"),
     "share_of_ceiling_interval": ("range", ".0%"),
     "score_spread": ("spread", ".0%"),
@@ -43,6 +46,8 @@ COLUMNS = {
     "spread_of_originals": ("spread of originals", ".0%"),
     "factor": ("factor", ".2f"),
     "held": ("held", ".1%"),
+    "held_as_given": ("held, as given", ".1%"),
+    "jackknife": ("jackknife", ".0%"),
     "pairs_ordered": ("pairs in order", ".1%"),
     "rank_correlation": ("rank correlation", ".2f"),
     "rank_correlation_interval": ("95 % interval", ".2f"),

@@ -68,6 +68,15 @@ class ModelSet:
         }
         return replace(self, **arrays)
 
+    def without(self, start: int, stop: int) -> ModelSet:
+        """Return all models but those from `start` to `stop` - 1."""
+        arrays = {
+            part.name: np.delete(getattr(self, part.name), slice(start, stop), axis=0)
+            for part in fields(self)
+            if part.name not in ("labels", "test_labels")
+        }
+        return replace(self, **arrays)
+
     def repeated(self, n_models: int) -> ModelSet:
         """Return `n_models` copies of a set of one model."""
         arrays = {

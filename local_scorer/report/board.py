@@ -197,10 +197,16 @@ def _over_originals(
 ) -> tuple[list[Row], tuple[Comparison, ...], tuple[Tie, ...]]:
     """Add intervals of the mean over originals, and audits: distance is the mean over them, others are of one."""
     found = []
+    moves = _moves(run, rows, reference)
     for row in rows:
         if len(row.scores) > 1 and row.entry != FLOOR and row.score is not None:
-            of_mean = originals.mean_over_originals(row.scores, reference.retrained.n_examples)
+            of_mean = originals.mean_over_originals(
+                row.scores, reference.retrained.n_examples, moves=moves.get(row.entry, originals.AS_GIVEN)
+            )
             row = replace(row, score_low=of_mean.low, score_high=of_mean.high)
+        elif row.entry == CEILING and row.score and reference.rules == "official":  # one set, trained here
+            of = intervals.score_intervals(run.models(CEILING), reference.retrained).models
+            row = replace(row, score_low=of.score_low, score_high=of.score_high)
         if reference.rules == "official" and row.n_models and row.entry != FLOOR:
             sets = run.sets(row.entry)
             apart = [audits.distance_of(models, reference.retrained) for models in sets]
@@ -212,9 +218,23 @@ def _over_originals(
             )
         found.append(row)
     scores = {row.entry: row.scores for row in found if row.score is not None and not row.is_reference}
-    pairs = ties.comparisons_over_originals(scores)
+    pairs = ties.comparisons_over_originals(scores, moves)
     best_first = sorted(scores, key=lambda name: (-float(np.mean(scores[name])), name))
     return found, pairs, ties.ties(pairs, best_first, run.record.n_models, run.record.n_originals)
+
+
+def _moves(run: Run, rows: Sequence[Row], reference: Reference) -> dict[str, np.ndarray]:
+    """Return how entries move with retrained models that were trained here; a pack's are as given.
+
+    Not under the notebook rules, whose logistic regressions are too slow to be done again.
+    """
+    if run.pack or reference.rules != "official":
+        return {}
+    return {
+        row.entry: originals.moves_with_retrained(run.sets(row.entry), reference.retrained)
+        for row in rows
+        if row.score is not None and not row.is_reference
+    }
 
 
 def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
@@ -226,7 +246,7 @@ def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
     if run.record.n_originals == 1:
         notes.insert(1, ONE_ORIGINAL)
     if run.record.n_sets > 1:
-        notes.append(_retrained_note(run))
+        notes.append(_retrained_note(run, rules))
     if not to_forget >= 0.5:  # NaN too
         notes.insert(0, "There is hardly anything to forget here, so these scores rank nothing.")
     return tuple(note for note in notes if note)
@@ -245,8 +265,8 @@ def _worker_note(run: Run) -> str | None:
     )
 
 
-def _retrained_note(run: Run) -> str:
-    """Say that intervals over originals leave out the draw of the retrained models."""
+def _retrained_note(run: Run, rules: str) -> str:
+    """Say whether intervals over originals hold the draw of the retrained models too."""
     count = run.retrained.n_models
     if run.pack:
         return (
@@ -254,9 +274,14 @@ def _retrained_note(run: Run) -> str:
             "intervals take them as given. Other ones, or more or fewer, move score and ceiling: compare with "
             "boards of the same pack only."
         )
+    if rules == "official":
+        return (
+            f"The intervals hold the draw of the originals and of the {count} retrained models, which were "
+            "trained here."
+        )
     return (
         f"The intervals are over originals and take the {count} retrained models as given, although these are "
-        "drawn by chance too: another draw of 64 moves most scores by about a tenth."
+        "drawn by chance too."
     )
 
 

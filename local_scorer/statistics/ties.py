@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from local_scorer.statistics.intervals import Redraws, student_quantile
-from local_scorer.statistics.originals import told_apart
+from local_scorer.statistics.originals import AS_GIVEN, told_apart
 
 LEVEL = 0.95
 
@@ -100,11 +100,14 @@ def comparisons(redraws: Mapping[str, Redraws]) -> tuple[Comparison, ...]:
     return tuple(found)
 
 
-def comparisons_over_originals(scores: Mapping[str, Sequence[float]]) -> tuple[Comparison, ...]:
+def comparisons_over_originals(
+    scores: Mapping[str, Sequence[float]], moves: Mapping[str, Sequence[float]] | None = None
+) -> tuple[Comparison, ...]:
     """Compare every pair of entries by their scores from the same originals; best mean first.
 
     Args:
         scores: name of each entry -> ``[n_originals]``, its score from each original.
+        moves: name of each entry -> how it moves with the retrained models; by default these are as given.
 
     >>> scores = {"a": (0.05, 0.07, 0.06), "b": (0.03, 0.05, 0.039)}
     >>> comparisons_over_originals(scores)
@@ -116,7 +119,8 @@ def comparisons_over_originals(scores: Mapping[str, Sequence[float]]) -> tuple[C
         for second in order[place + 1 :]:
             difference = np.subtract(scores[first], scores[second])
             share = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
-            apart = told_apart(scores[first], scores[second])
+            of_both = (moves[first], moves[second]) if moves else (AS_GIVEN, AS_GIVEN)
+            apart = told_apart(scores[first], scores[second], moves=of_both)
             found.append(
                 Comparison(first=first, second=second, share=share, told_apart=apart, n_resamples=len(difference))
             )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from local_scorer.statistics import originals
-from local_scorer.statistics.originals import mean_over_originals, told_apart
+from local_scorer.statistics.originals import mean_over_originals, moves_with_retrained, told_apart
+from tests.helpers.runs import model_set
 
 
 def test_doctests():
@@ -56,3 +57,28 @@ def test_pairing_tells_apart_what_moves_together():
     luck = np.array([0.0, 0.02, -0.01, 0.03])
     assert told_apart(0.06 + luck, 0.05 + luck + [0.001, -0.001, 0.001, -0.001])
     assert not told_apart(0.06 + luck, 0.05 - luck)
+
+
+def test_the_draw_of_retrained_models_by_hand():
+    """Two groups, one a tenth above their mean, one below: r^2 = 1/2 x 2 x 0.01, beside no spread of originals."""
+    found = mean_over_originals([0.05, 0.05], 50, moves=[0.1, -0.1])
+    assert (found.low, found.high) == pytest.approx((0.05 / np.exp(0.196), 0.05 * np.exp(0.196)), rel=1e-4)
+
+
+def test_what_moves_two_entries_alike_does_not_hide_their_order():
+    first, second = np.array([0.06, 0.061, 0.059]), np.array([0.03, 0.031, 0.029])
+    moves = np.array([0.3, -0.3])
+    assert told_apart(first, second, moves=(moves, moves))
+    assert not told_apart(first, second, moves=(moves, -moves))
+
+
+def test_moves_are_shares_of_the_scores_without_each_group():
+    """Of 16 retrained models in groups of two, the first two are alone in being like the unlearned ones."""
+    random = np.random.default_rng(0)
+    near, far = random.normal(0, 1, (2, 2)), random.normal(3, 1, (14, 2))
+    unlearned, retrained = (model_set(values) for values in (random.normal(0, 1, (8, 2)), np.vstack([near, far])))
+    moves = moves_with_retrained([unlearned], retrained)
+    assert len(moves) == 8
+    assert moves.mean() == pytest.approx(0)
+    assert moves.argmin() == 0
+    assert (moves_with_retrained([unlearned], retrained.part(0, 1)) == 0).all()

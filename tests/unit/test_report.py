@@ -111,7 +111,19 @@ def test_over_two_originals_a_row_is_the_mean_and_a_score_of_nothing_has_an_uppe
     assert (nothing.score_low, nothing.score_high) == (0, pytest.approx((1 - 0.025**0.5) / 2))  # 2 forget pictures
     assert row_of(found, "no unlearning").score_low is None
     assert found.ties == (Tie(("mine", "nothing"), n_models=3, n_originals=2),)
-    assert any("the 3 retrained models as given" in note for note in found.notes)
+    assert any("of the 3 retrained models, which were trained here" in note for note in found.notes)
+
+
+def test_over_originals_intervals_hold_the_draw_of_retrained_models_that_were_trained_here(folder):
+    """Both originals give the same score, so that all that is left is one less accurate retrained model."""
+    folder.save_result("retrained0", some_result(0, 19.0, retain=0.5))
+    originals = save_jobs(folder, "original", [some_result(5.0, 25.0), some_result(6.0, 25.0)])
+    entry = add_entry(folder, "mine", (0, 1, 2, 0, 1, 2))
+    found = board.collect(Run(folder, record_of(entry, n_originals=2, originals=originals)))
+    mine, retrained = row_of(found, "mine"), row_of(found, "retrained")
+    assert mine.scores == (mine.score, mine.score)
+    assert mine.score_low < mine.score
+    assert retrained.score_low < retrained.score
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(4.0, "scored"), (4.001, "rejected")])
