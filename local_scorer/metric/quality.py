@@ -25,7 +25,13 @@ from typing import Literal
 
 import numpy as np
 
-from local_scorer.metric.attacks import Attack, notebook_epsilons, official_epsilons, strongest_official_attack
+from local_scorer.metric.attacks import (
+    Attack,
+    Errors,
+    notebook_epsilons,
+    official_errors,
+    strongest_official_attack,
+)
 
 Rules = Literal["official", "notebook"]
 
@@ -127,7 +133,9 @@ def epsilons(unlearned: np.ndarray, retrained: np.ndarray, rules: Rules = "offic
     """
     _check_rules(rules)
     unlearned, retrained = _checked_samples(unlearned, retrained)
-    return (official_epsilons if rules == "official" else notebook_epsilons)(unlearned, retrained)
+    if rules == "notebook":
+        return notebook_epsilons(unlearned, retrained)
+    return official_errors(unlearned, retrained).epsilon
 
 
 def points(eps: np.ndarray, n_models: int = 512, rules: Rules = "official") -> np.ndarray:
@@ -182,6 +190,18 @@ def forgetting_quality(eps: np.ndarray, n_models: int = 512, rules: Rules = "off
     if not len(earned):
         raise ValueError("Forgetting quality needs at least one forget example; eps is empty.")
     return float(earned.mean())
+
+
+def attack_errors(unlearned: np.ndarray, retrained: np.ndarray) -> Errors:
+    """Return how many models the strongest official attack on each example takes for the other kind.
+
+    Arguments and errors as for :func:`epsilons`.
+
+    >>> found = attack_errors(np.array([[0.0], [1.0], [2.0]]), np.array([[1.5], [2.5], [3.5]]))
+    >>> found.unlearned.tolist(), found.retrained.tolist()
+    ([1], [1])
+    """
+    return official_errors(*_checked_samples(unlearned, retrained))
 
 
 def strongest_attack(unlearned: np.ndarray, retrained: np.ndarray) -> Attack:

@@ -9,6 +9,7 @@ models (organisers' metric report; report, section 5.3). The ratios are not capp
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class ModelSet:
         """Forget pictures."""
         return len(self.labels)
 
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """Logit-scaled confidences on the forget set, float64 ``[n_models, n_forget]``."""
+        return metric.logit_scaled_confidence(self.logits, self.labels)
+
     def part(self, start: int, stop: int) -> ModelSet:
         """Return the models from `start` to `stop` - 1."""
         arrays = {
@@ -100,7 +106,7 @@ class Score:
 def statistic(models: ModelSet, rules: str) -> np.ndarray:
     """Return the number per model and forget example that the rules compare, ``[n_models, n_forget]``."""
     if rules == "official":
-        return metric.logit_scaled_confidence(models.logits, models.labels)
+        return models.confidence
     return metric.own_prediction_loss(models.logits)
 
 

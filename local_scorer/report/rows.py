@@ -10,7 +10,7 @@ import numpy as np
 
 from local_scorer.metric import clock, score
 from local_scorer.metric.clock import TIME_LIMIT
-from local_scorer.metric.score import ModelSet
+from local_scorer.metric.score import ModelSet, Score
 from local_scorer.report import times
 from local_scorer.runs.record import CEILING, FLOOR, Entry, Run
 from local_scorer.runs.store import Failure
@@ -93,17 +93,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Reference:
-    """What every row is held against."""
+    """What every row is held against; `ceiling_scores` are those of each set of further retrained models."""
 
     retrained: ModelSet
     rules: str
-    ceiling: float
+    ceiling_scores: tuple[Score, ...]
+
+    @property
+    def ceiling(self) -> float:
+        return _mean(found.score for found in self.ceiling_scores)
 
 
 def reference_of(run: Run, rules: str) -> Reference:
     """Return what the rows of a run are held against."""
-    ceiling = [score.final_score(models, run.retrained, rules).score for models in run.sets(CEILING)]
-    return Reference(retrained=run.retrained, rules=rules, ceiling=float(np.mean(ceiling)))
+    retrained = run.retrained
+    return Reference(retrained, rules, _scores(run.sets(CEILING), retrained, rules))
 
 
 def entry_row(run: Run, entry: Entry, reference: Reference) -> Row:
@@ -142,7 +146,7 @@ def _failed_row(entry: Entry, index: int, failure: Failure, retraining_seconds: 
 def scored_row(run: Run, name: str, reference: Reference) -> Row:
     """Return the row of an entry or a reference whose models are all there; it may be over the time limit."""
     sets = run.sets(name)
-    results = [score.final_score(models, reference.retrained, reference.rules) for models in sets]
+    results = reference.ceiling_scores if name == CEILING else _scores(sets, reference.retrained, reference.rules)
     total = _mean(result.score for result in results)
     taken, seconds = times.times_of(run, name), times.seconds_of(run, name)
     rejected = times.is_rejected(name, taken)
@@ -191,6 +195,10 @@ def _why_zero(sets: Sequence[ModelSet], quality: float, reference: Reference) ->
             "Let chance into it, such as the order of batches or dropout."
         )
     return "Score 0: on every forget picture its answers are told from the retrained models': none earns points."
+
+
+def _scores(sets: Sequence[ModelSet], retrained: ModelSet, rules: str) -> tuple[Score, ...]:
+    return tuple(score.final_score(models, retrained, rules) for models in sets)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import repeat
 
 import numpy as np
 
 from local_scorer import metric
-from local_scorer.metric.attacks import OFFICIAL_DELTA
 from local_scorer.metric.score import ModelSet, statistic
+from local_scorer.metric.search import OFFICIAL_DELTA
 from local_scorer.statistics.shift import median_of_finite, shift, spread
 
 N_SPLITS = 10
@@ -132,9 +133,9 @@ def distance(unlearned: np.ndarray, retrained: np.ndarray) -> Distance:
         raise ValueError("No forget example has finite confidences under all models: nothing can be compared.")
     ours, theirs = unlearned[:, finite], retrained[:, finite]
     shifts = shift(ours, theirs)
-    supported = []
-    for our, their in zip(ours.T, theirs.T, strict=True):
-        supported.append(supported_epsilon(*_errors(our, their)))
+    missed, taken = _errors(ours, theirs)
+    errors = zip(missed, repeat(len(ours)), taken, repeat(len(theirs)), strict=False)
+    supported = [supported_epsilon(*of_example) for of_example in errors]
     n_models = min(len(ours), len(theirs))
     return Distance(
         median_shift=median_of_finite(shifts),
@@ -147,18 +148,22 @@ def distance(unlearned: np.ndarray, retrained: np.ndarray) -> Distance:
     )
 
 
-def _errors(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, int, int]:
-    """Return false positives, their number of tries, false negatives and theirs, of the strongest attack.
+def _errors(ours: np.ndarray, theirs: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return how many of our and of their models the strongest attack on each example takes for the other kind.
 
     Where the rules name no attack, the range of the sample with the narrower one is taken.
     """
-    attack = metric.strongest_attack(ours, theirs)
-    if attack.positive:
-        positive, other = (ours, theirs) if attack.positive == "unlearned" else (theirs, ours)
-        return round(attack.fpr * len(other)), len(other), round(attack.fnr * len(positive)), len(positive)
-    positive, other = sorted((ours, theirs), key=np.ptp)
-    inside = (positive.min() <= other) & (other <= positive.max())
-    return int(inside.sum()), len(other), 0, len(positive)
+    found = metric.attack_errors(ours, theirs)
+    our_narrow = np.ptp(ours, axis=0) <= np.ptp(theirs, axis=0)
+    named = found.unlearned >= 0
+    missed = np.where(named, found.unlearned, np.where(our_narrow, 0, _inside(ours, theirs)))
+    taken = np.where(named, found.retrained, np.where(our_narrow, _inside(theirs, ours), 0))
+    return missed.tolist(), taken.tolist()
+
+
+def _inside(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how many values lie within the range of the others, ``[n_examples]``."""
+    return ((others.min(axis=0) <= values) & (values <= others.max(axis=0))).sum(axis=0)
 
 
 def rate_upper(errors: int, n: int, level: float = BOUND_LEVEL) -> float:
