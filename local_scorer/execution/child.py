@@ -6,6 +6,7 @@ Everything here runs in the process of one step, where an entry's code may run t
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -43,6 +44,7 @@ def run_step(
     step: str, job: Job, folder: RunFolder, device: str, header: dict, work: Path, pipe: Connection
 ) -> None:
     """Run one step; this is the first function of the child process, and it does not return."""
+    gc.freeze()  # a collection that looked at all that was imported would copy its memory into this process
     if hasattr(os, "setsid"):
         os.setsid()  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
     _redirect_output(folder.log_path(job.key), append=step == "evaluate")
