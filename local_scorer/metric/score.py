@@ -15,6 +15,7 @@ import numpy as np
 
 from local_scorer import metric
 
+LEAST_CEILING = 0.1  # of F; retrained models have 0.17 to 0.21 against others once there are runs enough
 ENOUGH_MODELS = 64  # below, scores hardly rank entries: see `small_n_note`
 
 
@@ -138,6 +139,16 @@ def small_n_note(n_models: int, n_originals: int = 1) -> str | None:
         f"N={n_models} is too few to rank good entries: perfect unlearning and unlearning that is off by one "
         "standard deviation differ by a factor of only 1.5 in F at N=10, of 4 at N=64 and of 12 at N=512. Use "
         "--models 64 or more before you trust an order."
+    )
+
+
+def low_ceiling_note(ceiling: float, n_models: int, n_retrained: int) -> str | None:
+    """Return a warning if N is so small that even other retrained models, with F `ceiling`, hardly score."""
+    if not ceiling < LEAST_CEILING:  # NaN too
+        return None
+    return (
+        f"N={n_models} is too few beside {n_retrained} retrained models: other retrained models have an F of "
+        f"{ceiling:.3f} here, and of about 0.2 where N is enough. Give a larger --models."
     )
 
 

@@ -108,7 +108,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
         n_originals=record.n_originals,
         n_retrained=run.retrained.n_models,
         to_forget=to_forget,
-        notes=_notes(run, rules, to_forget),
+        notes=_notes(run, rules, to_forget, reference),
         provenance=Provenance(
             command=record.provenance.command,
             environment=record.provenance.environment,
@@ -237,7 +237,7 @@ def _moves(run: Run, rows: Sequence[Row], reference: Reference) -> dict[str, np.
     }
 
 
-def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
+def _notes(run: Run, rules: str, to_forget: float, reference: Reference) -> tuple[str, ...]:
     """Return the sentences that a reader of the table needs, the weightiest first."""
     notes = [_worker_note(run), _mixture_note(run)]
     if run.record.setup == "competition":
@@ -245,6 +245,10 @@ def _notes(run: Run, rules: str, to_forget: float) -> tuple[str, ...]:
     notes.insert(0, score.small_n_note(run.record.n_models, run.record.n_sets))
     if run.record.n_originals == 1:
         notes.insert(1, ONE_ORIGINAL)
+    if rules == "official":
+        quality = np.mean([found.forgetting_quality for found in reference.ceiling_scores])
+        n_retrained = reference.retrained.n_models
+        notes.insert(0, score.low_ceiling_note(float(quality), run.record.n_models, n_retrained))
     if run.record.n_sets > 1:
         notes.append(_retrained_note(run, rules))
     if not to_forget >= 0.5:  # NaN too

@@ -90,6 +90,14 @@ def test_small_n_is_said(n_models, warns):
         assert f"those of N={n_models}:" in score.small_n_note(n_models, n_originals=8)
 
 
+@pytest.mark.parametrize(("ceiling", "warns"), [(0.005, True), (0.17, False), (float("nan"), False)])
+def test_runs_so_few_that_retrained_models_hardly_score_are_said(ceiling, warns):
+    note = score.low_ceiling_note(ceiling, 3, 64)
+    assert (note is not None) is warns
+    if warns:
+        assert "N=3 is too few beside 64 retrained models" in note
+
+
 def test_zero_spread_is_explained_for_each_rule():
     assert "epsilon 50 and no points" in score.zero_spread_note("official")
     assert "do not treat zero spread apart" in score.zero_spread_note("notebook")
