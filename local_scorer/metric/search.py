@@ -191,6 +191,7 @@ class Pairs:
         gap[whole, 0] = np.minimum(last[example, 0], np.concatenate(swept))[whole]
         first = np.concatenate((np.zeros_like(last[:, :1]), last[:, :-1] + 1), axis=1)
         return cls(pool, example, rank, edges[example, rank], end, grid, first, gap)
+
     def attack(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Return the code of some pairs, `NO_ATTACK` where no left rank is left; row and column broadcast."""
         pool, example, gap = self.pool, self.example[row], self.gap[row, column]
