@@ -22,6 +22,7 @@ PUBLISHED = {  # table below results/, and the standard deviation of one of its 
     "private-leaderboard": 0.006,  # which teams report as the noise of one submission
     "published-nomus": 0.01,  # between the benchmark's README and its notebooks
 }
+FEWEST = 5  # methods; with fewer, nothing is correlated
 DRAWS = 10_000
 ENDS = ("score_low", "score_high")
 COLUMNS = ("board", "published", "methods", "rank_correlation", "rank_correlation_low", "rank_correlation_high")
@@ -39,6 +40,8 @@ def main() -> None:
         for board in args.boards:
             ours = dict(scores(board))
             names = [name for name in known if name in ours]
+            if len(names) < FEWEST:
+                continue
             theirs = np.array([known[name] for name in names])
             low, score, high = np.array([ours[name] for name in names]).T
             generator = np.random.default_rng(args.seed)
