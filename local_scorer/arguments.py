@@ -1,4 +1,4 @@
-"""The arguments of ``python -m local_scorer``, and where they lead by default."""
+"""The arguments of ``python -m local_scorer``: what each command takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACK = Path(__file__).with_name("packs") / "synthetic-quick.npz"  # the built-in
 EXIT_CODES = """exit codes: 0 every entry scored; 1 the run stopped (one sentence says why); 2 wrong usage;
 3 an entry failed or was rejected; 130 interrupted (run the same command again to go on)."""
 
-Run = Callable[[argparse.Namespace], int]
+Handler = Callable[[argparse.Namespace], int]
 
 
 def program() -> str:
@@ -28,24 +28,24 @@ def program() -> str:
     return name if name == CONSOLE_COMMAND else "python -m local_scorer"
 
 
-def parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
+def parser(handlers: Mapping[str, Handler]) -> argparse.ArgumentParser:
     """Return the parser of all commands.
 
     Args:
-        run: command -> the function that carries it out and returns the exit code; the first line of its
+        handlers: command -> the function that carries it out and returns the exit code; the first line of its
             docstring is the command's help.
     """
-    whole = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog=program(),
         description="Score machine-unlearning entries at home.",
         epilog=f"example: {program()} leaderboard kaggle_submission/finetune.py --models 10",
     )
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
     for name, example in (
         ("leaderboard", "leaderboard --models 10 --out runs/first"),
         ("score", "score submission.zip --data data/mufac32 --width 64"),
     ):
-        command = _command(commands, name, run["leaderboard"], f"{example}\n\n{EXIT_CODES}")
+        command = _command(commands, name, handlers["leaderboard"], f"{example}\n\n{EXIT_CODES}")
         if name == "score":
             help_text = "an entry file, a notebook with one, a name in kaggle_submission/, or a submission.zip"
             command.add_argument("entries", metavar="ENTRY", nargs=1, help=help_text)
@@ -57,38 +57,38 @@ def parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
             command.add_argument("--all", action="store_true", help="every entry in kaggle_submission/")
         _add_run_arguments(command)
         command.set_defaults(add=name == "score")  # to the board of the run folder
-    command = _command(commands, "validate", run["validate"], "validate my_entry.py")
+    command = _command(commands, "validate", handlers["validate"], "validate my_entry.py")
     help_text = "an entry file, a notebook with one, or a name in kaggle_submission/; nets have ten outputs"
     command.add_argument("entry", metavar="ENTRY", help=help_text)
-    command = _command(commands, "report", run["report"], "report runs/default")
+    command = _command(commands, "report", handlers["report"], "report runs/default")
     command.add_argument("folder", metavar="DIR", help="the --out folder of a run")
     command.add_argument("--rules", choices=RULES, help="default: those of the run")
     faces = "show the hardest pictures of this prepared dataset; never publish a page with real people's faces"
     command.add_argument("--thumbnails", type=Path, metavar="DATA", help=faces)
-    _add_reference_commands(commands, run)
-    command = _command(commands, "job", run["job"], "job JOB.json --out runs/shared")
+    _add_reference_commands(commands, handlers)
+    command = _command(commands, "job", handlers["job"], "job JOB.json --out runs/shared")
     command.add_argument("file", metavar="FILE", type=Path, help="the job, as JSON")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
     command.add_argument("--limit", type=float, metavar="S", help="seconds inside unlearning()")
     command.add_argument("--workers", type=int, default=0, metavar="W", help="jobs that share this machine")
     command.add_argument("--parent", type=int, metavar="PID", help="end when this process has ended")
     command.add_argument("--sandbox", choices=sandbox.MODES, default="auto", help="as of leaderboard")
-    command = _command(commands, "ls", run["ls"], "ls runs")
+    command = _command(commands, "ls", handlers["ls"], "ls runs")
     command.add_argument("folder", metavar="DIR", nargs="?", default="runs")
-    return whole
+    return root
 
 
-def _add_reference_commands(commands, run: Mapping[str, Run]) -> None:
+def _add_reference_commands(commands, handlers: Mapping[str, Handler]) -> None:
     command = commands.add_parser("reference", help="Make, check or describe a pack of reference models.")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     make = _command(
         actions,
         "make",
-        run["reference make"],
+        handlers["reference make"],
         "reference make --data data/mufac32 --recipe report --models 64 --outputs-only --pack mufac32.npz",
     )
-    check = _command(actions, "check", run["reference check"], "reference check --pack FILE")
-    info = _command(actions, "info", run["reference info"], "reference info --pack FILE")
+    check = _command(actions, "check", handlers["reference check"], "reference check --pack FILE")
+    info = _command(actions, "info", handlers["reference info"], "reference info --pack FILE")
     for action in (make, check, info):
         action.add_argument("--pack", type=Path, required=action is make, default=PACK, metavar="FILE")
     for action in (make, check):
@@ -106,8 +106,8 @@ def _add_reference_commands(commands, run: Mapping[str, Run]) -> None:
     check.add_argument("--models", type=int, default=2, metavar="K", help="trainings of each kind (default: 2)")
 
 
-def _command(commands, name: str, function: Run, example: str) -> argparse.ArgumentParser:
-    summary = function.__doc__.splitlines()[0] if name != "score" else "Score one entry and add it to a board."
+def _command(commands, name: str, handler: Handler, example: str) -> argparse.ArgumentParser:
+    summary = handler.__doc__.splitlines()[0] if name != "score" else "Score one entry and add it to a board."
     command = commands.add_parser(
         name,
         help=summary,
@@ -115,7 +115,7 @@ def _command(commands, name: str, function: Run, example: str) -> argparse.Argum
         epilog=f"example: {program()} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=function)
+    command.set_defaults(run=handler)
     return command
 
 

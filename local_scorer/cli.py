@@ -41,7 +41,7 @@ DEFAULT_DATA = Path("data/synthetic")  # made on the first run
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake gets one sentence, not a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = parser(COMMANDS).parse_args(arguments)
+    args = parser(HANDLERS).parse_args(arguments)
     args.command_line = "python -m local_scorer " + shlex.join(arguments)
     interrupts.install()
     try:
@@ -355,7 +355,7 @@ def _n_models(args: argparse.Namespace, entries: list[Path], pack: Path | None) 
     return submission.open_submission(zips[0]).n_models if zips else DEFAULT_MODELS
 
 
-COMMANDS = {
+HANDLERS = {
     "leaderboard": leaderboard,  # and score
     "validate": validate,
     "report": show_report,

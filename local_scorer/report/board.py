@@ -246,9 +246,8 @@ def _notes(run: Run, rules: str, to_forget: float, reference: Reference) -> tupl
     if run.record.n_originals == 1:
         notes.insert(1, ONE_ORIGINAL)
     if rules == "official":
-        quality = np.mean([found.forgetting_quality for found in reference.ceiling_scores])
         n_retrained = reference.retrained.n_models
-        notes.insert(0, score.low_ceiling_note(float(quality), run.record.n_models, n_retrained))
+        notes.insert(0, score.low_ceiling_note(reference.ceiling_quality, run.record.n_models, n_retrained))
     if run.record.n_sets > 1:
         notes.append(_retrained_note(run, rules))
     if not to_forget >= 0.5:  # NaN too

@@ -103,6 +103,10 @@ class Reference:
     def ceiling(self) -> float:
         return _mean(found.score for found in self.ceiling_scores)
 
+    @property
+    def ceiling_quality(self) -> float:
+        return _mean(found.forgetting_quality for found in self.ceiling_scores)
+
 
 def reference_of(run: Run, rules: str) -> Reference:
     """Return what the rows of a run are held against."""
