@@ -1,16 +1,17 @@
 """How far do ceiling, score and share of the ceiling move with the retrained models, and with their number M?
 
     python -m studies.ceilings runs/default
+    python -m studies.ceilings runs/mufac32-pack --numbers 15 30 60 --results results/ceilings-mufac32.json
     python -m studies.ceilings runs/originals40 --held --results results/ceilings-held.json
 
 The run is one with a pack, whose retrained and ceiling models are cut into parts of M that share none. Each part
 takes the place of the retrained models once; the ceiling is that of sets of N models of the other kind.
 "Spread" is the standard deviation over the parts, as a share of their mean.
 
-With --held, the same parts show whether intervals of K originals hold the draw of the retrained models, as where
-these were trained at home: K originals and one part are drawn, and the truth is the mean over all other originals
-and all other parts. It has an error of its own, which is taken off as in studies.originals. "Jackknife" is what
-the intervals say of the spread. For the ceiling, sets of N models take the place of originals.
+With --held, the same parts show whether intervals of K originals hold the draw of the retrained models: K
+originals and one part are drawn, and the truth is the mean over all other originals and all other parts. It has
+an error of its own, which is taken off as in studies.originals. "Jackknife" is what the intervals say of the
+spread. For the ceiling, sets of N models take the place of originals.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
     parser = frame.parser("studies.ceilings", __doc__)
     parser.add_argument("run", type=Path, help="the --out folder of a leaderboard with a pack")
     parser.add_argument("--entries", nargs="+", default=["best", "ssd", "neggrad", "retrain_short"])
+    parser.add_argument("--numbers", nargs="+", type=int, metavar="M", help="models of a part")
     parser.add_argument("--held", action="store_true", help="how often intervals hold the draw")
     args = parser.parse_args()
     run = Run.open(args.run)
@@ -49,15 +51,15 @@ def main() -> None:
         raise ValueError(f"{args.run} has no pack: its retrained models are too few to be cut into parts.")
     note = f"{run.record.n_originals} originals."
     columns, found = (HELD_COLUMNS, held_rows) if args.held else (COLUMNS, rows)
-    frame.publish(
-        "studies.ceilings", args.results, columns, list(found(run, args.entries)), run.record.n_models, [note]
-    )
+    numbers = args.numbers or (HELD_NUMBERS if args.held else NUMBERS)
+    found_rows = list(found(run, args.entries, numbers))
+    frame.publish("studies.ceilings", args.results, columns, found_rows, run.record.n_models, [note])
 
 
-def rows(run: Run, entries: Sequence[str]) -> Iterator[tuple[object, ...]]:
+def rows(run: Run, entries: Sequence[str], numbers: Sequence[int]) -> Iterator[tuple[object, ...]]:
     """Yield for each M the ceiling and every entry."""
     sets = {entry: run.sets(entry) for entry in entries}
-    for number in NUMBERS:
+    for number in numbers:
         scores = np.array([scores_against(part, others, sets) for part, others in parts(run, number)])
         if len(scores) < 2:
             continue
@@ -95,9 +97,9 @@ class Scored:
     n_examples: int
 
 
-def held_rows(run: Run, entries: Sequence[str]) -> Iterator[tuple[object, ...]]:
+def held_rows(run: Run, entries: Sequence[str], numbers: Sequence[int]) -> Iterator[tuple[object, ...]]:
     """Yield for M, the ceiling and every entry, and K how often intervals hold other originals and other parts."""
-    for number in HELD_NUMBERS:
+    for number in numbers:
         drawn = list(parts(run, number))
         chosen = drawn[:: max(1, len(drawn) // HELD_PARTS)]
         for entry in (CEILING, *entries):

@@ -224,16 +224,18 @@ def _over_originals(
 
 
 def _moves(run: Run, rows: Sequence[Row], reference: Reference) -> dict[str, np.ndarray]:
-    """Return how entries move with retrained models that were trained here; a pack's are as given.
+    """Return how scores move with the retrained models, by row; of the ceiling's many sets a few say it.
 
     Not under the notebook rules, whose logistic regressions are too slow to be done again.
     """
-    if run.pack or reference.rules != "official":
+    if reference.rules != "official":
         return {}
     return {
-        row.entry: originals.moves_with_retrained(run.sets(row.entry), reference.retrained)
+        row.entry: originals.moves_with_retrained(
+            run.sets(row.entry)[: run.record.n_originals], reference.retrained
+        )
         for row in rows
-        if row.score is not None and not row.is_reference
+        if row.score is not None and row.entry != FLOOR
     }
 
 
@@ -271,20 +273,14 @@ def _worker_note(run: Run) -> str | None:
 def _retrained_note(run: Run, rules: str) -> str:
     """Say whether intervals over originals hold the draw of the retrained models too."""
     count = run.retrained.n_models
-    if run.pack:
-        return (
-            f"The {count} retrained models are those of the reference pack, the same on all its boards, and the "
-            "intervals take them as given. Other ones, or more or fewer, move score and ceiling: compare with "
-            "boards of the same pack only."
-        )
+    whose = "are those of the reference pack, the same on all its boards" if run.pack else "were trained here"
     if rules == "official":
-        return (
-            f"The intervals hold the draw of the originals and of the {count} retrained models, which were "
-            "trained here."
-        )
+        held = "The intervals hold their draw as well as that of the originals."
+    else:
+        held = "The intervals are over originals and take them as given, although they are drawn by chance too."
     return (
-        f"The intervals are over originals and take the {count} retrained models as given, although these are "
-        "drawn by chance too."
+        f"The {count} retrained models {whose}. {held} More or fewer of them move score and ceiling: compare "
+        "boards that have the same."
     )
 
 

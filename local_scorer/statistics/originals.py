@@ -10,9 +10,8 @@ with s the standard deviation of the K scores, which holds the luck of the N run
 97.5 % quantile of Student's law with K - 1 degrees of freedom. The 1.1 is that of the intervals over models, since
 scores from several originals are skewed too. No upper end is above 1, unless a score is.
 
-A pack's retrained models are the definition, and are taken as given. Those that were trained for one evaluation
-are drawn by chance too, and move all K scores together. By how much, a jackknife says: with m_g, the mean score
-without the g-th of G = 8 groups of them,
+The retrained models are drawn by chance too, those of a pack as well, and move all K scores together. By how much,
+a jackknife says: with m_g, the mean score without the g-th of G = 8 groups of them,
 
     r^2 = (G - 1) / G x sum over g of (m_g / mean of all m - 1)^2
 
@@ -40,7 +39,7 @@ from local_scorer.metric.score import ModelSet, final_score
 from local_scorer.statistics.intervals import WIDENED, student_quantile
 
 GROUPS = 8  # of retrained models, each left out once
-AS_GIVEN = (0.0,)  # how a score moves with retrained models that are the definition
+AS_GIVEN = (0.0,)  # how a score moves with retrained models whose draw is left out
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def mean_over_originals(
     Args:
         scores: ``[n_originals]``, one score for each original, at least two.
         n_examples: forget pictures.
-        moves: what :func:`moves_with_retrained` returns, where the retrained models are drawn by chance.
+        moves: what :func:`moves_with_retrained` returns; by default the retrained models are taken as given.
 
     Raises:
         ValueError: fewer than two originals, or a score is negative or not finite.

@@ -111,7 +111,7 @@ def test_over_two_originals_a_row_is_the_mean_and_a_score_of_nothing_has_an_uppe
     assert (nothing.score_low, nothing.score_high) == (0, pytest.approx((1 - 0.025**0.5) / 2))  # 2 forget pictures
     assert row_of(found, "no unlearning").score_low is None
     assert found.ties == (Tie(("mine", "nothing"), n_models=3, n_originals=2),)
-    assert any("of the 3 retrained models, which were trained here" in note for note in found.notes)
+    assert any("3 retrained models were trained here. The intervals hold" in note for note in found.notes)
 
 
 def test_over_originals_intervals_hold_the_draw_of_retrained_models_that_were_trained_here(folder):
