@@ -111,6 +111,13 @@ def cpu_seconds(process: int) -> float:
     return time.clock_gettime((~process << 3) | 2)  # what clock_getcpuclockid(3) gives for a process
 
 
+def queued_seconds(process: int) -> float:
+    """Return the seconds in which a process could have worked but had no core so far; 0 where nothing tells."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
 def end_run(process: int, leads: bool = False) -> None:
     """Kill a run's first process and all others below this one: orphans come here, so they are found.
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from data_prep.options import OptionError
-from local_scorer.execution import interrupts
+from local_scorer.execution import interrupts, keeper
 from local_scorer.execution.job import Job
 from local_scorer.runs import store
 from local_scorer.runs.store import Failure, RunFolder
@@ -46,7 +46,8 @@ class _Run:
 
     Attributes:
         alone: it runs with no other beside it, since one of its like has ended the fork server.
-        entered: when the current phase began.
+        entered: when the current phase began; later, by what is given back to an entry that had no core.
+        queued: the seconds without a core that came before, or were given back.
         phase: "setup", "entry" (inside ``unlearning()``) or "finish"; "done" once a checkpoint is evaluated.
     """
 
@@ -61,6 +62,7 @@ class _Run:
     heard: bytearray = field(default_factory=bytearray)
     lines: int = 0
     entered: float = 0.0
+    queued: float = 0.0
     phase: str = "setup"
     failure: Failure | None = None
 
@@ -191,7 +193,7 @@ class LocalEngine:
             self._evaluated[run.slot] = run
             return True, None
         if run.process.is_alive():
-            if time.monotonic() - run.entered <= _allowed(run):
+            if not _is_over_time(run):
                 return False, None
             failure = run.failure or _time_out(run)
             _end(run)
@@ -283,7 +285,7 @@ def _listen(run: _Run) -> None:
     for line in lines[run.lines :]:
         phase = PHASES.get((run.step, line, run.phase))
         if phase:
-            run.phase, run.entered = phase, time.monotonic()
+            run.phase, run.entered, run.queued = phase, time.monotonic(), _queued_seconds(run)
         elif line.startswith(b"{") and run.failure is None:
             run.failure = _reported_failure(line)
     run.lines = len(lines)
@@ -310,6 +312,36 @@ def _allowed(run: _Run) -> float:
     if run.phase == "entry":
         return float("inf") if run.limit is None else run.limit
     return SETUP_SECONDS
+
+
+def _is_over_time(run: _Run) -> bool:
+    """Return whether the current phase has had its time.
+
+    An entry that stood in the queue for a core while other programs had them is given those seconds back, unless
+    it has worked for as long as it may all the same.
+    """
+    if run.phase == "entry" and time.monotonic() - run.entered > _allowed(run):
+        queued = _queued_seconds(run)
+        if _worked_seconds(run) < _allowed(run):
+            run.entered += max(0.0, queued - run.queued)
+        run.queued = queued
+    return time.monotonic() - run.entered > _allowed(run)
+
+
+def _queued_seconds(run: _Run) -> float:
+    """Return the seconds without a core of that process of a run which had most."""
+    if run.process is None:
+        return 0.0
+    return max(map(keeper.queued_seconds, keeper.descendants(run.process.pid)), default=0.0)
+
+
+def _worked_seconds(run: _Run) -> float:
+    """Return the CPU seconds of a run's processes, of those that are alive."""
+    total = 0.0
+    for process in keeper.descendants(run.process.pid):
+        with contextlib.suppress(OSError):
+            total += keeper.cpu_seconds(process)
+    return total
 
 
 def _time_out(run: _Run) -> Failure:

@@ -15,6 +15,7 @@ from local_scorer.execution import command, contract, interrupts, pool
 from local_scorer.execution.job import Job
 from local_scorer.execution.local import LocalEngine
 from local_scorer.models.recipes import Recipe
+from local_scorer.runs import store
 from local_scorer.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +113,41 @@ def test_an_entry_that_closes_the_pipe_is_one_that_did_not_return(trained):
     before = time.process_time()
     assert outcomes(folder, [job])[job].kind == "exception"
     assert time.process_time() - before < 1.5
+
+
+@pytest.fixture()
+def busy_cores():
+    """Four programs a core that are always ready to work, each in a session of its own, as another user's are."""
+    others = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+        for _ in range(4 * store.usable_cores())
+    ]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+WORK = "import time\n" + CONTRACT + "end = time.process_time() + 1.0\n    while time.process_time() < end: pass\n"
+NO_END = CONTRACT + "while True: pass\n"
+ASLEEP = "import time\n" + CONTRACT + "time.sleep(100)\n"
+
+
+def test_an_entry_is_not_stopped_for_time_in_which_others_had_the_cores(trained, busy_cores):
+    folder, _ = trained
+    job = entry(trained, WORK)
+    assert outcomes(folder, [job], workers=1, limit=2.0) == {job: None}
+    assert folder.load_result(job.key).wall_seconds > 2.0  # so it would have been
+
+
+@pytest.mark.parametrize("source", [NO_END, ASLEEP], ids=["at work", "asleep"])
+def test_an_entry_without_end_is_stopped_on_a_busy_machine_too(trained, busy_cores, source):
+    folder, _ = trained
+    job = entry(trained, source)
+    failure = outcomes(folder, [job], workers=1, limit=1.0)[job]
+    assert failure.kind == "time-out"
+    assert failure.reason == f"unlearning() was stopped after {failure.seconds:.1f} s."
+    assert 1.0 < failure.seconds < 3.0
 
 
 def test_one_process_evaluates_the_runs_of_an_entry_and_none_changes_the_next(trained):
