@@ -111,11 +111,17 @@ def cpu_seconds(process: int) -> float:
     return time.clock_gettime((~process << 3) | 2)  # what clock_getcpuclockid(3) gives for a process
 
 
-def queued_seconds(process: int) -> float:
-    """Return the seconds in which a process could have worked but had no core so far; 0 where nothing tells."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
+def tree_seconds(process: int) -> tuple[float, float]:
+    """Return the CPU seconds of the processes below one, and the most that one of them stood without a core.
+
+    Those that have ended do not count, and the latter is 0 where the system does not count it, as Linux does.
+    """
+    worked = queued = 0.0
+    for each in descendants(process):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            worked += cpu_seconds(each)
+            queued = max(queued, int(Path(f"/proc/{each}/schedstat").read_text().split()[1]) / 1e9)
+    return worked, queued
 
 
 def end_run(process: int, leads: bool = False) -> None:

@@ -46,8 +46,8 @@ class _Run:
 
     Attributes:
         alone: it runs with no other beside it, since one of its like has ended the fork server.
-        entered: when the current phase began; later, by what is given back to an entry that had no core.
-        queued: the seconds without a core that came before, or were given back.
+        entered: when the current phase began, later by what was given back.
+        given_back: seconds in which an entry had no core.
         phase: "setup", "entry" (inside ``unlearning()``) or "finish"; "done" once a checkpoint is evaluated.
     """
 
@@ -62,7 +62,7 @@ class _Run:
     heard: bytearray = field(default_factory=bytearray)
     lines: int = 0
     entered: float = 0.0
-    queued: float = 0.0
+    given_back: float = 0.0
     phase: str = "setup"
     failure: Failure | None = None
 
@@ -148,7 +148,7 @@ class LocalEngine:
 
     def _start(self, run: _Run, step: str) -> None:
         run.step, run.phase, run.entered = step, "setup", time.monotonic()
-        run.heard, run.lines, run.failure = bytearray(), 0, None
+        run.heard, run.lines, run.failure, run.given_back = bytearray(), 0, None, 0.0
         if step == "evaluate" and self._goes_to_evaluator(run):
             return
         if self._environment is None:
@@ -285,7 +285,7 @@ def _listen(run: _Run) -> None:
     for line in lines[run.lines :]:
         phase = PHASES.get((run.step, line, run.phase))
         if phase:
-            run.phase, run.entered, run.queued = phase, time.monotonic(), _queued_seconds(run)
+            run.phase, run.entered = phase, time.monotonic()
         elif line.startswith(b"{") and run.failure is None:
             run.failure = _reported_failure(line)
     run.lines = len(lines)
@@ -317,31 +317,15 @@ def _allowed(run: _Run) -> float:
 def _is_over_time(run: _Run) -> bool:
     """Return whether the current phase has had its time.
 
-    An entry that stood in the queue for a core while other programs had them is given those seconds back, unless
-    it has worked for as long as it may all the same.
+    An entry that stood in the queue for a core is given those seconds back, unless it has worked for as long as it
+    may all the same: then it stood behind its own threads.
     """
     if run.phase == "entry" and time.monotonic() - run.entered > _allowed(run):
-        queued = _queued_seconds(run)
-        if _worked_seconds(run) < _allowed(run):
-            run.entered += max(0.0, queued - run.queued)
-        run.queued = queued
+        worked, queued = keeper.tree_seconds(run.process.pid)
+        if worked < _allowed(run):
+            run.entered += max(0.0, queued - run.given_back)
+            run.given_back = max(queued, run.given_back)
     return time.monotonic() - run.entered > _allowed(run)
-
-
-def _queued_seconds(run: _Run) -> float:
-    """Return the seconds without a core of that process of a run which had most."""
-    if run.process is None:
-        return 0.0
-    return max(map(keeper.queued_seconds, keeper.descendants(run.process.pid)), default=0.0)
-
-
-def _worked_seconds(run: _Run) -> float:
-    """Return the CPU seconds of a run's processes, of those that are alive."""
-    total = 0.0
-    for process in keeper.descendants(run.process.pid):
-        with contextlib.suppress(OSError):
-            total += keeper.cpu_seconds(process)
-    return total
 
 
 def _time_out(run: _Run) -> Failure:

@@ -133,6 +133,7 @@ NO_END = CONTRACT + "while True: pass\n"
 ASLEEP = "import time\n" + CONTRACT + "time.sleep(100)\n"
 
 
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="only Linux counts time without a core")
 def test_an_entry_is_not_stopped_for_time_in_which_others_had_the_cores(trained, busy_cores):
     folder, _ = trained
     job = entry(trained, WORK)
