@@ -3,7 +3,8 @@
     python -m studies.variants "gisa LR=1e-4,1e-3 ADAPT=tensor,none" "finetune LR=1e-3" --data data/synthetic1
 
 A variant is the name of an entry and the settings that differ; several values of a setting, with commas, give
-every combination. Finished runs of the same run folder are used again. Tune on data that you do not report.
+every combination. Finished runs of the same run folder are used again. A pack has to be of the same data, recipe
+and width. Tune on data that you do not report.
 """
 
 from __future__ import annotations
@@ -34,21 +35,28 @@ def main() -> None:
     parser = frame.parser("studies.variants", __doc__)
     parser.add_argument("variants", nargs="+", metavar="VARIANT", help='such as "gisa LR=1e-4,1e-3 ADAPT=none"')
     parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
-    parser.add_argument("--models", type=int, default=10)
+    parser.add_argument("--reference", type=Path, metavar="PACK", help="with originals and retrained models")
+    parser.add_argument("--originals", type=int, default=1, metavar="K")
+    parser.add_argument("--models", type=int, default=10, metavar="N", help="runs from each original")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
     args = parser.parse_args()
-    settings = run.Settings(args.data, n_models=args.models, recipe=args.recipe, width=args.width)
+    settings = run.Settings(
+        args.data, n_models=args.models, n_originals=args.originals, reference=args.reference, recipe=args.recipe,
+        width=args.width,
+    )  # fmt: skip
     folder = RunFolder(args.out)
     command = "python -m studies.variants " + shlex.join(sys.argv[1:])
     names = [name for text in args.variants for name in expanded(text)]
     files = [written(name, args.out / "variants") for name in names]
     with LocalEngine(folder, settings.device, args.workers) as engine:
         board = run.run(settings, files, folder, engine, command)
-    ties = [f"Tie: {tie}" for tie in board.ties]
-    frame.publish("studies.variants", args.results, COLUMNS, list(rows(board)), board.n_models, ties)
+    notes = [f"Tie: {tie}" for tie in board.ties]
+    if args.originals > 1:
+        notes = [f"Each ran {args.models} times from each of {args.originals} originals.", *notes]
+    frame.publish("studies.variants", args.results, COLUMNS, list(rows(board)), board.n_models, notes)
 
 
 def expanded(text: str) -> list[str]:
