@@ -112,12 +112,12 @@ def cpu_seconds(process: int) -> float:
 
 
 def tree_seconds(process: int) -> tuple[float, float]:
-    """Return the CPU seconds of the processes below one, and the most that one of them stood without a core.
+    """Return the CPU seconds of a process and those below it, and the most that one of them stood without a core.
 
     Those that have ended do not count, and the latter is 0 where the system does not count it, as Linux does.
     """
     worked = queued = 0.0
-    for each in descendants(process):
+    for each in (process, *descendants(process)):
         with contextlib.suppress(OSError, IndexError, ValueError):
             worked += cpu_seconds(each)
             queued = max(queued, int(Path(f"/proc/{each}/schedstat").read_text().split()[1]) / 1e9)

@@ -47,7 +47,7 @@ class _Run:
     Attributes:
         alone: it runs with no other beside it, since one of its like has ended the fork server.
         entered: when the current phase began, later by what was given back.
-        given_back: seconds in which an entry had no core.
+        given_back: seconds in which the run had no core.
         phase: "setup", "entry" (inside ``unlearning()``) or "finish"; "done" once a checkpoint is evaluated.
     """
 
@@ -317,10 +317,10 @@ def _allowed(run: _Run) -> float:
 def _is_over_time(run: _Run) -> bool:
     """Return whether the current phase has had its time.
 
-    An entry that stood in the queue for a core is given those seconds back, unless it has worked for as long as it
+    A run that stood in the queue for a core is given those seconds back, unless it has worked for as long as it
     may all the same: then it stood behind its own threads.
     """
-    if run.phase == "entry" and time.monotonic() - run.entered > _allowed(run):
+    if time.monotonic() - run.entered > _allowed(run):
         worked, queued = keeper.tree_seconds(run.process.pid)
         if worked < _allowed(run):
             run.entered += max(0.0, queued - run.given_back)

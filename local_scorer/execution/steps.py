@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -192,6 +193,7 @@ def _store(
         job_seed=job.job_seed,
         original=job.original,
         device=job.device,
+        finished=time.time(),
         **header,
     )
     result = JobResult(

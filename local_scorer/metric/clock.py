@@ -1,9 +1,9 @@
 """The time of unlearning as a share of that of retraining, which may be a fifth.
 
-A run's ratio is its seconds over the median seconds of a training on the same kind of machine; an entry's ratio is
-the median over its runs. On a CPU, CPU seconds decide: what else the machine does moves them far less than the
-clock on the wall. They do not see an entry that waits, so wall-clock seconds stand guard beside them. On a GPU,
-wall-clock seconds decide.
+A run's ratio is its seconds over those that a training would have taken at that time on the same kind of machine,
+between the trainings before and after it; an entry's ratio is the median over its runs. On a CPU, CPU seconds
+decide: what else the machine does moves them far less than the clock on the wall, though it moves them. They do
+not see an entry that waits, so wall-clock seconds stand guard beside them. On a GPU, wall-clock seconds decide.
 """
 
 from __future__ import annotations
@@ -28,6 +28,32 @@ class TimeRatio:
     ratio: float = nan
     low: float = nan
     high: float = nan
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What some runs took, or some trainings.
+
+    Attributes:
+        seconds: float64 ``[n]``.
+        machines: str ``[n]``, the kind of machine of each; empty if it is the same for all.
+        finished: float64 ``[n]``, when each ended, in seconds since 1970, NaN where that is not known; or empty.
+    """
+
+    seconds: np.ndarray
+    machines: np.ndarray
+    finished: np.ndarray
+
+    def on(self, kind: object) -> Timed:
+        """Return those on one kind of machine."""
+        here = self.machines == kind
+        finished = self.finished[here] if len(self.finished) else self.finished
+        return Timed(self.seconds[here], self.machines[here], finished)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether it is known of each when it ended."""
+        return len(self.finished) == len(self.seconds) and bool(np.isfinite(self.finished).all())
 
 
 @dataclass(frozen=True)
@@ -73,18 +99,12 @@ def is_near(low: float | None, high: float | None) -> bool:
     return low is not None and high is not None and low <= TIME_LIMIT <= high
 
 
-def time_ratio(
-    seconds: np.ndarray, machines: np.ndarray, training_seconds: np.ndarray, training_machines: np.ndarray
-) -> TimeRatio:
+def time_ratio(runs: Timed, trainings: Timed) -> TimeRatio:
     """Return the median ratio of some runs, each kind of machine compared with itself.
 
     The interval holds 95 % of the medians over `N_REDRAWS` redraws with replacement (bootstrap, percentiles), of
     runs and of trainings, each within its kind of machine; its seed is fixed. With few trainings it is too narrow:
     the median of four lies between the least and the greatest of them in 7 of 8 cases.
-
-    Args:
-        seconds: ``[n_runs]``, with the kinds of `machines` that they were taken on.
-        training_seconds: ``[n_trainings]``, with theirs. Without any kinds, all are of one.
 
     Returns:
         NaN if no machine did both, or if seconds are not known.
@@ -92,25 +112,45 @@ def time_ratio(
     Raises:
         ValueError: seconds of training are not positive.
 
-    >>> time_ratio(np.array([1.0, 8.0]), np.array(["a", "b"]), np.array([10.0]), np.array(["a"])).ratio
+    >>> never = np.array([])
+    >>> runs = Timed(np.array([1.0, 8.0]), np.array(["a", "b"]), never)
+    >>> time_ratio(runs, Timed(np.array([10.0]), np.array(["a"]), never)).ratio
     0.1
     """
-    if not len(machines) or not len(training_machines):
-        machines, training_machines = np.zeros(len(seconds)), np.zeros(len(training_seconds))
-    kinds = [kind for kind in np.unique(machines) if kind in training_machines]
-    pairs = [(seconds[machines == kind], training_seconds[training_machines == kind]) for kind in kinds]
-    if not pairs or not all(np.isfinite([*runs, *trainings]).all() for runs, trainings in pairs):
+    pairs = [(runs, trainings)]
+    if len(runs.machines) and len(trainings.machines):
+        kinds = [kind for kind in np.unique(runs.machines) if kind in trainings.machines]
+        pairs = [(runs.on(kind), trainings.on(kind)) for kind in kinds]
+    if not pairs or not all(np.isfinite(each.seconds).all() for pair in pairs for each in pair):
         return TimeRatio()
-    if min(trainings.min() for _, trainings in pairs) <= 0:
-        raise ValueError(f"The seconds of a training must be positive, found {training_seconds.min()}.")
+    if min(of_kind.seconds.min() for _, of_kind in pairs) <= 0:
+        raise ValueError(f"The seconds of a training must be positive, found {trainings.seconds.min()}.")
     random = np.random.default_rng(0)
-    ratio = np.median(np.concatenate([runs / np.median(trainings) for runs, trainings in pairs]))
-    redrawn = [
-        _redrawn(runs, random) / np.median(_redrawn(trainings, random), axis=1, keepdims=True)
-        for runs, trainings in pairs
-    ]
-    low, high = np.quantile(np.median(np.concatenate(redrawn, axis=1), axis=1), [0.025, 0.975])
+    ratio = np.median(np.concatenate([own.seconds / _beside(own, others) for own, others in pairs]))
+    redrawn = np.concatenate([_redrawn(*pair, random) for pair in pairs], axis=1)
+    low, high = np.quantile(np.median(redrawn, axis=1), [0.025, 0.975])
     return TimeRatio(float(ratio), float(low), float(high))
+
+
+def _redrawn(runs: Timed, trainings: Timed, random: np.random.Generator) -> np.ndarray:
+    """Return ``[N_REDRAWS, n_runs]`` ratios of runs that are drawn anew, to trainings that are drawn anew."""
+    own, others = (random.integers(0, n, (N_REDRAWS, n)) for n in (len(runs.seconds), len(trainings.seconds)))
+    ratios = runs.seconds / np.array([_beside(runs, trainings, which) for which in others])
+    return np.take_along_axis(ratios, own, axis=1)
+
+
+def _beside(runs: Timed, trainings: Timed, which: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Return ``[n_runs]``, the seconds of a training at the time of each run, or else of the median training.
+
+    Args:
+        which: places of the trainings that count.
+    """
+    seconds = trainings.seconds[which]
+    if not (runs.has_times and trainings.has_times):
+        return np.full(len(runs.seconds), np.median(seconds))
+    finished = trainings.finished[which]
+    order = np.argsort(finished)
+    return np.interp(runs.finished, finished[order], seconds[order])
 
 
 def verdict(times: Times) -> str:
@@ -129,7 +169,3 @@ def verdict(times: Times) -> str:
             f"that; {limit}, by the wall {WAITING * TIME_LIMIT:.0%}."
         )
     return f"Near the limit: unlearning() took {found}; {limit}." if times.is_near else ""
-
-
-def _redrawn(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return values[random.integers(0, len(values), (N_REDRAWS, len(values)))]

@@ -35,8 +35,9 @@ class ModelSet:
         test_logits, test_labels: as `logits` and `labels`, on the test set.
         retain_confidence, validation_confidence: float32 ``[n_models, n_pictures]``, logit-scaled.
         machines: str ``[n_models]``, the kind of machine that took the time; empty if it is the same for all.
+        finished: float64 ``[n_models]``, when, in seconds since 1970, NaN where that is not known; or empty.
 
-    The last four are for audits; empty where nobody asks for these.
+    The four before these two are for audits; empty where nobody asks for these.
     """
 
     logits: np.ndarray
@@ -51,6 +52,7 @@ class ModelSet:
     retain_confidence: np.ndarray = field(default_factory=_no_array)
     validation_confidence: np.ndarray = field(default_factory=_no_array)
     machines: np.ndarray = field(default_factory=_no_array)
+    finished: np.ndarray = field(default_factory=_no_array)
 
     @property
     def n_models(self) -> int:

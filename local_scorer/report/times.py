@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from local_scorer.metric import clock
-from local_scorer.metric.clock import TIME_LIMIT, TimeRatio, Times
+from local_scorer.metric.clock import TIME_LIMIT, Timed, TimeRatio, Times
 from local_scorer.metric.score import ModelSet
 from local_scorer.runs.record import CEILING, FLOOR, Run
 
@@ -19,16 +19,14 @@ def times_of(run: Run, name: str) -> Times:
     if name == FLOOR:
         ratios = {which: TimeRatio(0.0, 0.0, 0.0) for which in clocks}
     else:
-        machines, trained_on = joined(run.sets(name), "machines"), joined(run.timed_beside(name), "machines")
-        seconds = {
-            which: [joined(sets, f"{which}_seconds") for sets in (run.sets(name), run.timed_beside(name))]
-            for which in clocks
-        }
-        ratios = {
-            which: clock.time_ratio(own, machines, of_trainings, trained_on)
-            for which, (own, of_trainings) in seconds.items()
-        }
+        both = (run.sets(name), run.timed_beside(name))
+        ratios = {which: clock.time_ratio(*(timed(sets, which) for sets in both)) for which in clocks}
     return Times(clock.deciding_clock(run.record.settings.device), **ratios)
+
+
+def timed(sets: Sequence[ModelSet], which: str) -> Timed:
+    """Return what all models of some sets took by one clock, "cpu" or "wall"."""
+    return Timed(*(joined(sets, name) for name in (f"{which}_seconds", "machines", "finished")))
 
 
 def seconds_of(run: Run, name: str) -> float:

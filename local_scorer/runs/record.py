@@ -391,4 +391,5 @@ def model_set(results: Sequence[JobResult]) -> ModelSet:
             stacked([result.logits["validation"] for result in results]), first.labels["validation"]
         ).astype(np.float32),
         machines=np.array([result.header.machine for result in results]),
+        finished=np.array([result.header.finished for result in results], dtype=np.float64),
     )

@@ -69,6 +69,7 @@ class Header:
         job_seed: the seed that follows from the run's.
         workers: jobs at a time on the machine; `threads` of each, and `gpu` its name.
         weights_sha256: hash of the file of weights, of an original.
+        finished: when, in seconds since 1970; None in results of earlier versions.
     """
 
     role: str
@@ -88,6 +89,7 @@ class Header:
     gpu: str | None
     environment: Environment
     weights_sha256: str | None = None
+    finished: float | None = None
 
     @property
     def machine(self) -> str:

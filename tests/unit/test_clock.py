@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from local_scorer.metric import clock
-from local_scorer.metric.clock import TimeRatio, Times
+from local_scorer.metric.clock import Timed, TimeRatio, Times
 
 NO_KINDS = np.array([])
 
 
-def ratio_of(seconds, trainings, machines=NO_KINDS, trained_on=NO_KINDS):
-    return clock.time_ratio(np.array(seconds), np.array(machines), np.array(trainings), np.array(trained_on))
+def ratio_of(seconds, trainings, machines=NO_KINDS, trained_on=NO_KINDS, at=NO_KINDS, trained_at=NO_KINDS):
+    runs = Timed(np.array(seconds), np.array(machines), np.array(at, float))
+    return clock.time_ratio(runs, Timed(np.array(trainings), np.array(trained_on), np.array(trained_at, float)))
 
 
 def times(cpu, wall, decides="cpu"):
@@ -51,6 +52,29 @@ def test_the_interval_holds_the_truth_in_most_of_the_evaluations():
     random = np.random.default_rng(2)
     drawn = [ratio_of(4 * random.lognormal(0, 0.1, 16), 20 * random.lognormal(0, 0.1, 8)) for _ in range(100)]
     assert 88 <= sum(found.low <= 0.2 <= found.high for found in drawn) <= 99
+
+
+def test_a_run_is_held_against_the_trainings_before_and_after_it():
+    """The machine is twice as slow after the first quarter; of the trainings, half were before."""
+    at, trained_at = np.arange(0.0, 400.0, 10.0), [-2.0, -1.0, 101.0, 300.0]
+    slow = np.where(at > 100, 2.0, 1.0)
+    found = ratio_of(3.8 * slow, [20.0, 20.0, 40.0, 40.0], at=at, trained_at=trained_at)
+    assert found.ratio == pytest.approx(0.19)
+    assert ratio_of(3.8 * slow, [20.0, 20.0, 40.0, 40.0]).ratio > 0.25
+
+
+def test_runs_and_trainings_come_in_any_order_and_from_several_machines():
+    kinds, trained_on = ["a", "b", "a", "b"], ["b", "a", "b", "a"]
+    found = ratio_of([2.0, 8.0, 4.0, 4.0], [40.0, 20.0, 20.0, 10.0], kinds, trained_on, [1, 0, 2, 9], [0, 2, 9, 1])
+    assert found.ratio == pytest.approx(0.2)  # each run has a training of its kind at its very time
+
+
+def test_times_that_are_known_in_part_do_not_count():
+    """As where half of an entry's runs were made by an earlier version."""
+    some, all_of_them = [math.nan, 5.0], [0.0, 10.0]
+    assert ratio_of([3.0, 3.0], [10.0, 20.0], at=some, trained_at=all_of_them).ratio == pytest.approx(0.2)
+    assert ratio_of([3.0, 3.0], [10.0, 20.0], at=all_of_them, trained_at=some).ratio == pytest.approx(0.2)
+    assert ratio_of([3.0, 3.0], [10.0, 20.0], at=all_of_them, trained_at=all_of_them).ratio == pytest.approx(0.225)
 
 
 def test_each_kind_of_machine_is_compared_with_itself():
