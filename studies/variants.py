@@ -20,6 +20,7 @@ from local_scorer import run
 from local_scorer.execution import presets
 from local_scorer.execution.local import LocalEngine
 from local_scorer.report.board import Leaderboard
+from local_scorer.runs.pack import Pack
 from local_scorer.runs.store import RunFolder, write_atomically
 from studies import frame
 
@@ -43,9 +44,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
     args = parser.parse_args()
+    seed = Pack(args.reference).header.seed if args.reference else 0
     settings = run.Settings(
         args.data, n_models=args.models, n_originals=args.originals, reference=args.reference, recipe=args.recipe,
-        width=args.width,
+        width=args.width, seed=seed,
     )  # fmt: skip
     folder = RunFolder(args.out)
     command = "python -m studies.variants " + shlex.join(sys.argv[1:])
