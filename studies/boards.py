@@ -137,7 +137,7 @@ def table(folder: Path, rules: str = "official") -> Results:
     if any("†" in row[0] for row in rows):
         notes.append("† The entry's code has changed since.")
     for claim in claims(folder):
-        if (claim["machine"], claim["date"]) != (board["machine"], board["date"]):
+        if any(claim[part] != board[part] for part in ("machine", "date", "command")):
             notes.append(f"{claim['entry']}: {claim['machine']}, {claim['date']}, `{claim['command']}`.")
     made = [board.get(name) for name in ("command", "machine", "date", "versions", "n_models")]
     return Results(*made, columns=columns, rows=rows, notes=notes)
