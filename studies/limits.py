@@ -4,7 +4,8 @@
 
 Each entry's confidences are mended in one respect and scored again: on every forget example its mean is moved to
 that of the retrained models ("F moved"), its standard deviation is made theirs ("F widened"), or both. Such
-confidences cannot be had without the retrained models: this explains a score, and is none.
+confidences cannot be had without the retrained models: this explains a score, and is none. Of several originals
+the means are given.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from local_scorer import metric
-from local_scorer.metric.score import final_score, statistic
+from local_scorer.metric.score import ModelSet, final_score, statistic
 from local_scorer.runs.record import CEILING, Run
 from studies import frame
 
@@ -34,21 +35,25 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the --out folder of a leaderboard")
     args = parser.parse_args()
     run = Run.open(args.run)
-    theirs = statistic(run.retrained, "official")
     rows = []
     for name in (*run.readable, CEILING):
-        models = run.models(name)
-        ours = statistic(models, "official")
-        score = final_score(models, run.retrained)
-        mended = [
-            quality(mend(ours, theirs, **how), theirs)
-            for how in ({"mean": True}, {"spread": True}, {"mean": True, "spread": True})
-        ]
-        accuracy = score.retain_ratio * score.test_ratio
-        moved = shift_and_spread(ours, theirs)
-        rows.append((name, score.score, accuracy, *moved, score.forgetting_quality, *mended))
+        measured = np.mean([limits(models, run.retrained) for models in run.sets(name)], axis=0)
+        rows.append((name, *map(float, measured)))
     rows.sort(key=lambda row: -row[1])
     frame.publish("studies.limits", args.results, COLUMNS, rows, run.record.n_models, [NOTE])
+
+
+def limits(models: ModelSet, retrained: ModelSet) -> tuple[float, ...]:
+    """Return all columns but the first for the models from one original."""
+    ours, theirs = (statistic(each, "official") for each in (models, retrained))
+    score = final_score(models, retrained)
+    mended = [
+        quality(mend(ours, theirs, **how), theirs)
+        for how in ({"mean": True}, {"spread": True}, {"mean": True, "spread": True})
+    ]
+    accuracy = score.retain_ratio * score.test_ratio
+    moved = shift_and_spread(ours, theirs)
+    return (score.score, accuracy, *moved, score.forgetting_quality, *mended)
 
 
 def mend(ours: np.ndarray, theirs: np.ndarray, mean: bool = False, spread: bool = False) -> np.ndarray:

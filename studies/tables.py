@@ -190,6 +190,16 @@ def against_n() -> str:
     return grid(["F under the official rules", *(f"N = {n_models}" for n_models in CURVES_N)], *rows)
 
 
+def across(*names: str) -> str:
+    """Return the official scores of several boards side by side, with their intervals, best first on the last."""
+    claims = [boards.claims(RESULTS / name) for name in names]
+    found = [{claim["entry"]: next(_scores(claim))[1] for claim in each} for each in claims]
+    order = [row[0].removesuffix(boards.CHANGED) for row in boards.table(RESULTS / names[-1]).rows]
+    cells = [[f"{scores[entry][1]} ({scores[entry][2]})" for scores in found] for entry in order]
+    header = [f"N={boards.about(RESULTS / name)['n_models']}" for name in names]
+    return grid(["entry", *header], *([entry, *row] for entry, row in zip(order, cells, strict=True)))
+
+
 def short(name: str) -> str:
     """Return a board without the parts of its scores, and of its notes only what explains a mark."""
     board = results_of(name)
@@ -249,6 +259,7 @@ def rooms() -> str:
 
 
 TABLES = {
+    "across": across,
     "against-n": against_n,
     "beside-table1": beside_table1,
     "method": of_method,
