@@ -46,7 +46,7 @@ def test_student_moves_and_neither_teacher_nor_pictures_do():
 
 
 def test_cycles_and_rates(monkeypatch):
-    """Four cycles through ten batches: the first half of the first at half the rate."""
+    """Two cycles through ten batches: the first half of the first at half the rate."""
     entry, events = load("forget_free_cycles", CYCLES=(0.6, 0.2), LR=1e-3), []
     monkeypatch.setattr(entry, "forget", lambda net: events.append("forget"))
     monkeypatch.setattr(entry, "descend", lambda optimizer, loss: events.append(optimizer.param_groups[0]["lr"]))

@@ -1,4 +1,4 @@
-"""Woodbury's formula is an inverse, and on a quadratic loss the step leads to where retraining ends."""
+"""Woodbury's formula is an inverse, and the step raises the forget loss more than it moves the retain loss."""
 
 import pytest
 import torch

@@ -48,6 +48,14 @@ def test_classes_are_weighted_by_their_number_to_a_power():
     assert found.item() == pytest.approx(((losses[0] + 3 * losses[1]) / 4).item())
 
 
+def test_frequent_classes_weigh_less(monkeypatch):
+    """Four pictures and one, to the power of -1/2: weights 1/2 and 1; a class without pictures has 1."""
+    entry, found = load("prune_entropy", CLASS_POWER=-0.5), []
+    monkeypatch.setattr(entry, "finetune", lambda net, teacher, loader, weights: found.append(weights.tolist()))
+    entry.unlearning(given_net(3), loader([0, 0, 1, 0, 0]), None, None)
+    assert found == [pytest.approx([0.5, 1.0, 1.0])]
+
+
 def test_student_moves_and_teacher_does_not():
     entry, net = load("prune_entropy"), given_net(3)
     teacher = copy.deepcopy(net)
