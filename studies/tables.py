@@ -29,7 +29,7 @@ ENTRIES = ROOT / "kaggle_submission"
 MARK = re.compile(r"(<!-- (table|value): (.+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
 BOARDS = {  # those in the index of the methods
     "builtin-all": "[built-in, N=8 x 8](../results/builtin.md#all-entries)",
-    "builtin64": "[built-in, N=64](../results/builtin.md#n64-from-one-original)",
+    "builtin-n512": "[built-in, N=4 x 512](../results/n512.md)",
     "mufac32": "[MUFAC, N=10](../results/mufac32.md)",
     "mufac32raw": "[MUFAC as published, N=10](../results/mufac32raw.md)",
 }
