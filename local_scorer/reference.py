@@ -6,6 +6,8 @@ the run folder. `check` trains a few of a pack's models at home and says whether
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -89,9 +91,15 @@ def make(
         outputs_only: leave out the weights and the pictures, for data that must not be passed on.
 
     Raises:
-        ValueError: the data set cannot be used.
+        ValueError: the data set cannot be used, or the models are too few to score against.
+        OSError: nothing can be written where the pack is to lie.
         RuntimeError: a training failed.
     """
+    if n_models < 3:
+        raise ValueError(f"A pack needs 3 retrained models or more: --models is {n_models}.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK) or out.is_dir():  # before hours of training, not after
+        raise OSError(f"{out} cannot be written.")
     jobs = plan(base, n_models, n_originals)
     _train(jobs, folder, engine, show_progress)
     data = steps.open_data(base)
@@ -116,7 +124,10 @@ def make(
 def check(
     opened: Pack, data: Path, device: str, folder: RunFolder, engine: pool.Engine, n_models: int = 2
 ) -> list[Finding]:
-    """Train the first `n_models` retrained and ceiling models of a pack at home and compare.
+    """Train `n_models` of a pack's retrained models and as many of its ceiling models at home and compare.
+
+    Which ones is drawn anew each time, so that nobody who forges a pack knows which to leave as they were: a share
+    s of forged models goes unnoticed with chance (1 - s)^(2 n_models).
 
     On equal hardware and software they are equal to the bit. Elsewhere each is held against the pack's population:
     how far its confidences lie from the mean model's, and its accuracies, must not be rarer than `LEAST_CHANCE`.
@@ -125,9 +136,11 @@ def check(
         data: folder of the prepared dataset that the pack was made from, as it is drawn here.
 
     Raises:
-        ValueError: the pack is of other data.
+        ValueError: the pack is of other data, or has fewer models.
         RuntimeError: a training failed.
     """
+    if n_models > opened.header.n_models:
+        raise ValueError(f"{opened.path} has {opened.header.n_models} retrained models: --models may not be more.")
     arrays = _check_arrays(opened)
     if not arrays.passed:
         return [arrays]
@@ -138,7 +151,8 @@ def check(
         Finding("pictures", True, pictures or "equal to the bit"),
         _check_originals(opened, base),
     ]
-    jobs = plan(base, n_models, 0)
+    drawn = sorted(secrets.SystemRandom().sample(range(opened.header.n_models), n_models))
+    jobs = [replace(base, role=role, index=index) for index in drawn for role in ("retrained", "ceiling")]
     _train(jobs, folder, engine)
     return findings + [_check_model(opened, job, folder.load_result(job.key)) for job in jobs]
 
@@ -179,8 +193,9 @@ def data_of(opened: Pack, data: Path) -> tuple[Path, str]:
         return Path(data), ""
     pictures = opened.array("images")
     if home.name != header.data or pictures.shape != home.images.shape:
-        raise ValueError(f"{opened.path} was made from other data ({header.data}) than {data}.")
-    beside = Path(data).with_name(f"{Path(data).name}-of-pack")
+        kept = "" if len(pictures) else ", or from pictures that differ by a bit, which it does not hold"
+        raise ValueError(f"{opened.path} was made from other data ({header.data}) than {data}{kept}.")
+    beside = Path(data).with_name(f"{Path(data).name}-of-pack-{header.fingerprint[:8]}")
     if not beside.exists():
         manifest = home.manifest
         data_prep.dataset.write(
@@ -354,7 +369,8 @@ def _check_model(opened: Pack, job: Job, result: JobResult) -> Finding:
     name = f"{job.role} {job.index}"
     logits = opened.array(f"{job.role}_forget_logits")
     if np.array_equal(result.logits["forget"], logits[job.index]):
-        return Finding(name, True, "equal to the bit")
+        off = _stated_otherwise(opened, job, result)
+        return Finding(name, not off, off or "equal to the bit")
     labels = opened.array("forget_labels")
     population = np.concatenate([opened.array(f"{role}_forget_logits") for role in ("retrained", "ceiling")])
     confidences = metric.logit_scaled_confidence(population, labels)
@@ -376,6 +392,17 @@ def _check_model(opened: Pack, job: Job, result: JobResult) -> Finding:
     could = "could" if passed else "could hardly"
     return Finding(name, passed, f"another model than the pack's; it {could} come from its population ({what}: "
                                  f"chance {chance:.2g})")  # fmt: skip
+
+
+def _stated_otherwise(opened: Pack, job: Job, result: JobResult) -> str:
+    """Return what a pack states of a model that the same one, trained at home, does not have; "" if nothing."""
+    for name, ours in _outputs([result]).items():
+        stated = opened.array(f"{job.role}_{name}")
+        if name.endswith("seconds") or job.index >= len(stated):  # others' clocks; kept of the first models alone
+            continue
+        if not np.allclose(ours[0], stated[job.index], rtol=0, atol=ROUNDING, equal_nan=True):
+            return f"equal on the forget set, but its {name.replace('_', ' ')} is not what the pack states"
+    return ""
 
 
 def _chance(value: float, population: np.ndarray) -> float:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from local_scorer.runs.arrays import read_array
+from local_scorer.runs.arrays import read_array, refuse_large
 from local_scorer.runs.store import write_atomically
 
 SCHEMA = 1
@@ -40,7 +40,17 @@ KINDS = ("original", "retrained", "ceiling")
 SPLITS = ("retain", "forget", "validation", "test")
 AUDITED = 10  # models whose answers on the test pictures are kept, for the membership attack
 MARGINS = 128  # models whose confidences on retain and validation pictures are kept, for KLoM
-LARGEST = 2 << 30  # bytes that an unpacked array may take
+LARGEST = 4 << 30  # bytes that all arrays together may take when they are unpacked
+FORMS = {  # type and axes of each array; those of models have one row a model, the last two for some of them
+    "images": (np.uint8, 4),
+    "weights": (np.float16, 2),
+    "labels": (np.int64, 1),
+    "accuracy": (np.float64, 1),
+    "seconds": (np.float64, 1),
+    "forget_logits": (np.float32, 3),
+    "test_logits": (np.float16, 3),
+    "confidence": (np.float16, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,9 @@ class Pack:
         if name not in self.header.arrays:
             raise ValueError(f"{self.path} has no array {name!r}.")
         try:
-            array = read_array(self._zip, name)
+            form = next((FORMS[ending] for ending in FORMS if name.endswith(ending)), (None, None))
+            array = read_array(self._zip, name, *form)
+            self._check_rows(name, array)
         except Exception as error:
             raise ValueError(f"{self.path}: the array {name!r} is damaged ({error}).") from error
         if _digest(array) != self.header.arrays[name]:
@@ -174,9 +186,21 @@ class Pack:
         if sorted(found) != sorted(expected):
             strange = sorted(set(found) ^ expected)[:3]
             raise ValueError(f"{self.path} is no whole reference pack: {', '.join(strange) or 'a doubled part'}.")
-        for info in self._zip.infolist():
-            if info.file_size > LARGEST:
-                raise ValueError(f"{self.path}: the part {info.filename!r} claims {info.file_size:,} bytes.")
+        try:
+            refuse_large(self._zip, LARGEST)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}.") from None
+
+    def _check_rows(self, name: str, array: np.ndarray) -> None:
+        """Hold the sides of an array of models against what the header says."""
+        kind, _, part = name.partition("_")
+        if kind not in KINDS:
+            return
+        n_models = self.header.n_originals if kind == "original" else self.header.n_models
+        if len(array) != n_models and not part.endswith(("confidence", "test_logits")):
+            raise ValueError(f"it is of {len(array)} models, the header says {n_models}")
+        if part.endswith("logits") and array.shape[2] != len(self.header.class_names):
+            raise ValueError(f"it is of {array.shape[2]} classes, the header names {len(self.header.class_names)}")
 
 
 def write(path: Path | str, header: Header, arrays: dict[str, np.ndarray]) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from local_scorer import cli
+from local_scorer import cli, reference
 from local_scorer.metric import logit_scaled_confidence
 from local_scorer.metric.score import final_score
 from local_scorer.runs import pack
@@ -34,7 +34,7 @@ def made(tiny_data, tmp_path_factory):
 
 
 def check(path, options, capsys):
-    code = cli.main(["reference", "check", *options, "--models", "1", "--pack", str(path)])
+    code = cli.main(["reference", "check", *options, "--models", "3", "--pack", str(path)])
     lines = capsys.readouterr().out.splitlines()
     return code, {line[6:].partition(":")[0]: line[:4] == "ok  " for line in lines}
 
@@ -49,7 +49,8 @@ def changed(path, out, **arrays):
 def test_a_pack_passes_its_check(made, capsys):
     code, passed = check(*made, capsys)
     assert code == 0
-    assert passed == {name: True for name in ("arrays", "pictures", "originals", "retrained 0", "ceiling 0")}
+    models = [f"{role} {index}" for index in range(3) for role in ("retrained", "ceiling")]
+    assert passed == {name: True for name in ("arrays", "pictures", "originals", *models)}
 
 
 def test_making_it_again_trains_nothing_and_gives_the_same_arrays(made, tmp_path):
@@ -93,6 +94,40 @@ def test_accuracies_that_do_not_follow_from_the_logits_fail(made, tmp_path, caps
     assert passed == {"arrays": False}
 
 
+@pytest.mark.parametrize("name", ["retain_accuracy", "validation_confidence", "test_logits"])
+def test_other_outputs_beside_the_same_answers_fail(made, tmp_path, capsys, name):
+    path, options = made
+    array = Pack(path).array(f"ceiling_{name}").copy()
+    array[1] /= 2
+    code, passed = check(changed(path, tmp_path / "other.npz", **{f"ceiling_{name}": array}), options, capsys)
+    assert code == 1
+    assert [model for model, ok in passed.items() if not ok] == ["ceiling 1"]
+
+
+def test_which_models_are_trained_again_cannot_be_foretold(made, capsys, monkeypatch):
+    path, options = made
+    sampled = []
+    monkeypatch.setattr(
+        reference.secrets.SystemRandom, "sample", lambda self, known, n: sampled.append((known, n)) or [2]
+    )
+    assert cli.main(["reference", "check", *options, "--models", "1", "--pack", str(path)]) == 0
+    assert sampled == [(range(3), 1)]
+    assert "retrained 2: equal to the bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "models", "sentence"),
+    [("check", "4", "has 3 retrained models: --models may not"), ("make", "2", "needs 3 retrained models")],
+)
+def test_wrong_numbers_are_refused_before_anything_is_trained(made, tmp_path, capsys, command, models, sentence):
+    path, options = made
+    pack_file = path if command == "check" else tmp_path / "new.npz"
+    arguments = [*options[:2], "--out", str(tmp_path / "run"), "--models", models, "--pack", str(pack_file)]
+    assert cli.main(["reference", command, *arguments]) != 0
+    assert sentence in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("jobs/*.npz"))
+
+
 def test_outputs_only_holds_no_weights_and_no_pictures(made, tmp_path, capsys):
     path, options = made
     out = tmp_path / "outputs.npz"
@@ -126,7 +161,8 @@ def test_other_pictures_at_home_are_replaced_by_those_of_the_pack(made, tiny_dat
     arguments = ["--data", str(other), *options[2:], "--models", "1", "--pack", str(path)]
     assert cli.main(["reference", "check", *arguments]) == 0
     assert "1 of 108 pictures drawn here differ" in capsys.readouterr().out
-    assert data_prep.dataset.load(tmp_path / "drawn-of-pack").fingerprint == home.fingerprint
+    beside = tmp_path / f"drawn-of-pack-{home.fingerprint[:8]}"
+    assert data_prep.dataset.load(beside).fingerprint == home.fingerprint
 
 
 def test_a_board_against_a_pack(made, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import zipfile
 
@@ -22,7 +23,8 @@ def arrays(random):
     for split, n in zip(pack.SPLITS, (6, 4, 5, 5), strict=True):
         found[f"{split}_labels"] = np.arange(n) % 2
     for kind in pack.KINDS:
-        found[f"{kind}_forget_logits"] = random.normal(size=(3, 4, 2)).astype(np.float32)
+        n_models = 2 if kind == "original" else 3
+        found[f"{kind}_forget_logits"] = random.normal(size=(n_models, 4, 2)).astype(np.float32)
     return found
 
 
@@ -179,3 +181,25 @@ def test_every_cut_is_refused(written, tmp_path):
             Pack(cut)
     shutil.copy(written[0], cut)
     assert Pack(cut).header.n_models == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "sentence"),
+    [
+        ("retrained_retain_accuracy", np.array(["0.9"] * 3), "holds <U3, expected float64"),
+        ("retrained_retain_accuracy", np.ones(2), "it is of 2 models, the header says 3"),
+        ("original_cpu_seconds", np.ones(3), "it is of 3 models, the header says 2"),
+        ("ceiling_forget_logits", np.ones((3, 4, 3), np.float32), "it is of 3 classes, the header names 2"),
+        ("ceiling_test_logits", np.ones((3, 4), np.float16), "has 2 axes, expected 3"),
+    ],
+)
+def test_arrays_of_another_form_are_refused(written, tmp_path, name, array, sentence):
+    path = pack.write(tmp_path / "other.npz", header(), written[1] | {name: array})
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Pack(path).array(name)
+
+
+def test_all_arrays_together_have_a_bound(written, monkeypatch):
+    monkeypatch.setattr(pack, "LARGEST", 100)
+    with pytest.raises(ValueError, match=r"would unpack to [0-9,]+ bytes, more than the 100 allowed"):
+        Pack(written[0])
