@@ -8,12 +8,12 @@ retrained models; its order is held against that of all runs from all other orig
 models. Cost is K x R, the runs of an entry. With R=1 it is the full set-up: the K runs are scored together.
 
 With --run, the entries are those of a finished board of several originals, with all their runs: K originals are
-held against half of all, of which they have none.
+held against half of all, of which they have none. Of a board of 64 runs or more, parts are held against the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -28,6 +28,9 @@ DRAWS = 2000
 FULL_DRAWS = 30
 FEW_RETRAINED = 64
 MIXES = ((1, 8), (2, 4), (2, 8), (4, 4), (16, 1), (4, 8), (8, 4), (8, 8))  # K, R
+MANY_RUNS = 64
+PARTS = ((1, 16), (4, 4), (1, 64), (2, 32), (4, 16), (2, 64), (4, 32), (4, 64))  # K, R of a board of many runs
+BLOCKS = 8  # of so many runs, from each original
 COLUMNS = ("mix", "cost", "originals", "runs", "retrained", "pairs_ordered", "rank_correlation")
 
 
@@ -40,7 +43,8 @@ def main() -> None:
     if args.run:
         run = Run.open(args.run)
         note = f"{len(run.readable)} entries, {run.record.n_originals} originals."
-        frame.publish("studies.mixes", args.results, COLUMNS, list(rows_of(run)), None, [note])
+        found = rows_of_parts(run) if run.record.n_models >= MANY_RUNS else rows_of(run)
+        frame.publish("studies.mixes", args.results, COLUMNS, list(found), None, [note])
         return
     material = material_of(args)
     note = f"{len(material.entries)} entries, {material.n_originals} originals, {args.runs} runs from each."
@@ -53,7 +57,8 @@ def rows(material: Material, seed: int = 0) -> Iterator[tuple[object, ...]]:
     everything = material.retrained
     few = everything.part(0, FEW_RETRAINED)
     for retrained in (few, everything):
-        blocks = {n: _of_blocks(material, n, retrained) for n in {n for _, n in MIXES} - {1}}
+        sizes = {n_runs for _, n_runs in MIXES} - {1}
+        blocks = {n: _of_blocks(material.entries.values(), n, retrained) for n in sizes}
         for size, n_runs in MIXES:
             generator = np.random.default_rng(seed)
             found = []
@@ -86,6 +91,26 @@ def rows_of(run: Run, seed: int = 0) -> Iterator[tuple[object, ...]]:
         yield name, size * n_runs, size, n_runs, retrained, float(ordered), float(correlation)
 
 
+def rows_of_parts(run: Run, seed: int = 0) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each mix and number of retrained models, against the order of the whole board."""
+    sets = {entry: run.sets(entry) for entry in run.readable}
+    truth = [np.mean([final_score(models, run.retrained).score for models in each]) for each in sets.values()]
+    for retrained in (run.retrained.part(0, FEW_RETRAINED), run.retrained):
+        sizes = {n_runs for _, n_runs in PARTS}
+        blocks = {n: _of_blocks(sets.values(), n, retrained, BLOCKS) for n in sizes}
+        for size, n_runs in PARTS:
+            generator = np.random.default_rng(seed)
+            _, n_originals, n_blocks = blocks[n_runs].shape
+            found = []
+            for _ in range(DRAWS):
+                chosen = generator.permutation(n_originals)[:size]
+                block = generator.integers(n_blocks, size=size)
+                found.append(agreement(blocks[n_runs][:, chosen, block].mean(axis=1), np.array(truth)))
+            ordered, correlation = np.mean(found, axis=0)
+            name = f"{size} x {n_runs}, {retrained.n_models}"
+            yield name, size * n_runs, size, n_runs, retrained.n_models, float(ordered), float(correlation)
+
+
 def agreement(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """Return the share of pairs that have the same order in both, and the rank correlation.
 
@@ -98,18 +123,25 @@ def agreement(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return float(same), float(np.corrcoef(*ranks)[0, 1])
 
 
-def _of_blocks(material: Material, n_runs: int, retrained: ModelSet) -> np.ndarray:
-    """Return the scores of sets of `n_runs` that share no run, ``[n_entries, n_originals, n_blocks]``."""
+def _of_blocks(
+    entries: Iterable[Sequence[ModelSet]], n_runs: int, retrained: ModelSet, most: int | None = None
+) -> np.ndarray:
+    """Return the scores of sets of `n_runs` that share no run, ``[n_entries, n_originals, n_blocks]``.
+
+    Args:
+        entries: for each entry the runs from each original.
+        most: blocks from each original.
+    """
     return np.array(
         [
             [
                 [
                     final_score(models.part(start, start + n_runs), retrained).score
-                    for start in range(0, models.n_models - n_runs + 1, n_runs)
+                    for start in range(0, models.n_models - n_runs + 1, n_runs)[:most]
                 ]
                 for models in sets
             ]
-            for sets in material.entries.values()
+            for sets in entries
         ]
     )
 
