@@ -134,8 +134,8 @@ def small_n_note(n_models: int, n_originals: int = 1) -> str | None:
         return None
     if n_originals > 1:  # they order entries well, whatever N is
         return (
-            f"Shares of the ceiling are those of N={n_models}: with more runs entries that are off fall, and the "
-            "ceiling hardly does. Compare boards of one N only; --models 64 shows how far."
+            f"Shares of the ceiling are those of N={n_models}: with more runs those of entries that are off fall. "
+            "Compare boards of one N only; --models 64 shows how far."
         )
     return (
         f"N={n_models} is too few to rank good entries: perfect unlearning and unlearning that is off by one "
