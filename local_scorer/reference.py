@@ -24,7 +24,7 @@ from local_scorer.execution.job import Job
 from local_scorer.models import nets
 from local_scorer.models.recipes import RECIPES, WIDTHS, Recipe
 from local_scorer.runs import pack, store
-from local_scorer.runs.pack import AUDITED, KINDS, MARGINS, SPLITS, Header, Pack
+from local_scorer.runs.pack import AUDITED, FEWEST_MODELS, KINDS, MARGINS, SPLITS, Header, Pack
 from local_scorer.runs.store import JobResult, RunFolder
 
 LEAST_CHANCE = 0.001  # below, a home-trained model is said not to come from the pack's population
@@ -95,8 +95,8 @@ def make(
         OSError: nothing can be written where the pack is to lie.
         RuntimeError: a training failed.
     """
-    if n_models < 3:
-        raise ValueError(f"A pack needs 3 retrained models or more: --models is {n_models}.")
+    if n_models < FEWEST_MODELS:
+        raise ValueError(f"A pack needs {FEWEST_MODELS} retrained models or more: --models is {n_models}.")
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK) or out.is_dir():  # before hours of training, not after
         raise OSError(f"{out} cannot be written.")

@@ -40,6 +40,7 @@ KINDS = ("original", "retrained", "ceiling")
 SPLITS = ("retain", "forget", "validation", "test")
 AUDITED = 10  # models whose answers on the test pictures are kept, for the membership attack
 MARGINS = 128  # models whose confidences on retain and validation pictures are kept, for KLoM
+FEWEST_MODELS = 3  # of each kind; fewer cannot be scored against
 LARGEST = 4 << 30  # bytes that all arrays together may take when they are unpacked
 FORMS = {  # type and axes of each array; those of models have one row a model, the last two for some of them
     "images": (np.uint8, 4),
@@ -89,7 +90,7 @@ class Header:
         for name in ("data", "fingerprint", "images_sha256", "command", "date"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"its {name} is no text")
-        for name, least in (("width", 1), ("seed", 0), ("n_models", 3), ("n_originals", 1)):
+        for name, least in (("width", 1), ("seed", 0), ("n_models", FEWEST_MODELS), ("n_originals", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"its {name} is {value!r}")
