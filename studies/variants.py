@@ -3,14 +3,15 @@
     python -m studies.variants "gisa LR=1e-4,1e-3 ADAPT=tensor,none" "finetune LR=1e-3" --data data/synthetic1
 
 A variant is the name of an entry and the settings that differ; several values of a setting, with commas, give
-every combination. Finished runs of the same run folder are used again. A pack has to be of the same data, recipe
-and width. Tune on data that you do not report.
+every combination, and a comma inside brackets belongs to its value. Finished runs of the same run folder are used
+again. A pack has to be of the same data, recipe and width. Tune on data that you do not report.
 """
 
 from __future__ import annotations
 
 import ast
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from local_scorer.runs.pack import Pack
 from local_scorer.runs.store import RunFolder, write_atomically
 from studies import frame
 
+COMMA = re.compile(r",(?![^(]*\))")  # between values, not inside the brackets of one
 ENTRIES = Path(__file__).resolve().parent.parent / "kaggle_submission"
 COLUMNS = (
     "variant", "score", "score_low", "score_high", "forgetting_quality", "forget_accuracy", "retain_ratio",
@@ -66,6 +68,8 @@ def expanded(text: str) -> list[str]:
 
     >>> expanded("gisa LR=1e-4,1e-3 ADAPT=none")
     ['gisa LR=1e-4 ADAPT=none', 'gisa LR=1e-3 ADAPT=none']
+    >>> expanded("forget_free_cycles CYCLES=(2,1,1,1)")
+    ['forget_free_cycles CYCLES=(2,1,1,1)']
 
     Raises:
         ValueError: a part is not NAME=VALUE.
@@ -76,7 +80,7 @@ def expanded(text: str) -> list[str]:
         name, equals, values = part.partition("=")
         if not equals or not values:
             raise ValueError(f"Expected NAME=VALUE after the entry's name, found {part!r}.")
-        choices.append([f"{name}={value}" for value in values.split(",")])
+        choices.append([f"{name}={value}" for value in COMMA.split(values)])
     return [" ".join([entry, *combination]) for combination in itertools.product(*choices)]
 
 

@@ -24,7 +24,7 @@ def models(logits):
 
 
 def test_doctests():
-    assert doctest.testmod(variants).attempted == 3
+    assert doctest.testmod(variants).attempted == 4
     assert doctest.testmod(limits).attempted == 1
     assert doctest.testmod(limits).failed == 0
     assert doctest.testmod(variants).failed == 0
@@ -70,6 +70,7 @@ def test_every_combination_is_a_variant():
         "gisa LR=1 ADAPT=none", "gisa LR=1 ADAPT=element", "gisa LR=2 ADAPT=none", "gisa LR=2 ADAPT=element",
     ]  # fmt: skip
     assert variants.expanded("ssd") == ["ssd"]
+    assert variants.expanded("ssd A=(2,1),3") == ["ssd A=(2,1)", "ssd A=3"]  # brackets hold one value together
 
 
 def test_a_variant_differs_from_its_entry_by_its_settings_alone(tmp_path):
