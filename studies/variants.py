@@ -4,7 +4,8 @@
 
 A variant is the name of an entry and the settings that differ; several values of a setting, with commas, give
 every combination, and a comma inside brackets belongs to its value. Finished runs of the same run folder are used
-again. A pack has to be of the same data, recipe and width. Tune on data that you do not report.
+again. A pack has to be of the same data, recipe and width. Tune on data that you do not report. With
+``--over-limit`` variants are scored as if there were no time limit, and end at twice the time of retraining.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pathlib import Path
 from local_scorer import run
 from local_scorer.execution import presets
 from local_scorer.execution.local import LocalEngine
-from local_scorer.report.board import Leaderboard
+from local_scorer.report.board import Leaderboard, collect
 from local_scorer.runs.pack import Pack
+from local_scorer.runs.record import Run
 from local_scorer.runs.store import RunFolder, write_atomically
 from studies import frame
 
@@ -43,13 +45,14 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=10, metavar="N", help="runs from each original")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--over-limit", action="store_true", help="score also what is over the time limit")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/variants"), help="run folder")
     args = parser.parse_args()
     seed = Pack(args.reference).header.seed if args.reference else 0
     settings = run.Settings(
         args.data, n_models=args.models, n_originals=args.originals, reference=args.reference, recipe=args.recipe,
-        width=args.width, seed=seed,
+        width=args.width, seed=seed, over_limit=args.over_limit,
     )  # fmt: skip
     folder = RunFolder(args.out)
     command = "python -m studies.variants " + shlex.join(sys.argv[1:])
@@ -57,9 +60,12 @@ def main() -> None:
     files = [written(name, args.out / "variants") for name in names]
     with LocalEngine(folder, settings.device, args.workers) as engine:
         board = run.run(settings, files, folder, engine, command)
+    if args.over_limit:
+        board = collect(Run.open(folder), time_limit=False)
     notes = [f"Tie: {tie}" for tie in board.ties]
     if args.originals > 1:
         notes = [f"Each ran {args.models} times from each of {args.originals} originals.", *notes]
+    notes += ["The time limit is left out."] if args.over_limit else []
     frame.publish("studies.variants", args.results, COLUMNS, list(rows(board)), board.n_models, notes)
 
 

@@ -80,11 +80,12 @@ class Leaderboard:
         return "the N originals as they are" if self.setup == "full" else "N copies of the original"
 
 
-def collect(run: Run, rules: str | None = None) -> Leaderboard:
+def collect(run: Run, rules: str | None = None, time_limit: bool = True) -> Leaderboard:
     """Score every entry of a run from its stored arrays.
 
     Args:
         rules: "official" or "notebook"; the run's own by default.
+        time_limit: False, for study, scores entries over the time limit as if there were none.
 
     Raises:
         ValueError: results of the original or the retrained models are missing or damaged.
@@ -93,7 +94,7 @@ def collect(run: Run, rules: str | None = None) -> Leaderboard:
     rules = rules or record.rules
     if rules not in RULES:
         raise ValueError(f"Unknown rules {rules!r}: expected one of {', '.join(RULES)}.")
-    reference = reference_of(run, rules)
+    reference = reference_of(run, rules, time_limit)
     rows = [scored_row(run, name, reference) for name in (CEILING, FLOOR)]
     rows += [entry_row(run, entry, reference) for entry in record.entries]
     with_statistics = _with_statistics if record.n_sets == 1 else _over_originals
