@@ -186,6 +186,13 @@ def test_rejected_row_shows_everything_but_a_score(folder):
     )
 
 
+def test_for_study_a_row_is_scored_whatever_time_it_takes(folder):
+    entry = add_entry(folder, "mine", seconds=10.0, retain=0.6)
+    row = row_of(board.collect(Run(folder, record_of(entry)), time_limit=False), "mine")
+    assert (row.status, row.score, row.time_ratio) == ("scored", pytest.approx(0.75), 0.5)
+    assert row.score_low < row.score
+
+
 def test_failed_row_names_the_run_and_the_kind(folder):
     entry = add_entry(folder, "mine")
     folder.result_path("mine1").unlink()
