@@ -1,6 +1,7 @@
 """`validate` names what is wrong with an entry, and nothing that is not."""
 
 import json
+import re
 
 import pytest
 
@@ -111,6 +112,21 @@ def test_entry_that_raises(failed):
         validate.RUNS: "KeyError: 'age' (line 2). "
         "Pictures and labels of a batch are batch['image'] and batch['age_group'].",
     }
+
+
+def test_the_net_of_a_trial_is_as_good_in_eval_mode_as_in_train_mode(failed):
+    """As a trained net is: else an entry that trains in eval mode, as `cf_k` does, explodes here alone."""
+    source = (
+        "from torch.nn.functional import cross_entropy\n"
+        f"{DEFINITION}    losses = []\n"
+        "    for mode in (False, True):\n"
+        "        net.train(mode)\n"
+        "        found = [cross_entropy(net(batch['image']), batch['age_group']) for batch in retain_loader]\n"
+        "        losses.append(sum(found).item() / len(found))\n"
+        "    raise ValueError(*losses)\n"
+    )
+    losses = re.findall(r"\d+\.\d+", failed(source)[validate.RUNS])
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=0.2)
 
 
 def test_a_missing_file_is_not_called_a_fault_of_batches(failed):
