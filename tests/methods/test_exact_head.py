@@ -117,9 +117,62 @@ def test_a_misspelt_setting_is_no_other_setting():
 def test_features_are_what_fc_reads():
     net = given_net(3)
     data = loader(classes(9, 3)).dataset
-    x, labels = load("exact_head").features_of(net, data, range(9))
+    x, labels = load("exact_head").features_of(net.train(), data, range(9))
     with torch.no_grad():
-        logits = net(data.images)
+        logits = net.eval()(data.images)
     head = torch.cat([net.fc.weight.T, net.fc.bias[None]]).double()
     torch.testing.assert_close((x @ head).float(), logits, rtol=1e-4, atol=1e-4)
     assert labels.tolist() == data.labels
+
+
+FUNCTIONS = {
+    "ridge": "ridge_change",
+    "newton": "newton_change",
+    "projective": "projective_change",
+    "span": "span_change",
+    "class_statistics": "class_statistics_head",
+    "prototypes": "prototypes_head",
+}
+
+
+@pytest.mark.parametrize(("head", "function"), FUNCTIONS.items())
+def test_fc_is_the_head_or_moves_by_the_scaled_change(monkeypatch, head, function):
+    entry, net = load("exact_head", HEAD=head, SCALE=3.0, RETAIN_SHARE=0.5), given_net(3)
+    retain, forget = loader([0, 0, 0, 1] * 5), loader([2, 1, 2, 2, 2])
+    old, made, given = fc_of(net), torch.randn(129, 3, dtype=torch.float64), []
+    monkeypatch.setattr(entry, function, lambda *rows: (given.extend(rows), made)[1])
+    torch.manual_seed(0)
+    x_r, labels = entry.features_of(net, retain.dataset, torch.randperm(20)[:10].tolist())
+    x_f, _ = entry.features_of(net, forget.dataset, range(5))
+    torch.manual_seed(0)
+    entry.unlearning(net, retain, forget, None)
+    expected = made if function.endswith("_head") else old + 3.0 * made
+    torch.testing.assert_close(fc_of(net), expected, rtol=1e-5, atol=1e-5)
+    y = functional.one_hot(torch.tensor([*labels, 2, 1, 2, 2, 2]), 3).double()
+    for found, wanted in zip(given, (torch.cat([x_r, x_f]), y, x_f, y[10:]), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def fc_of(net):
+    return torch.cat([net.fc.weight.T, net.fc.bias[None]]).detach().double()
+
+
+def test_the_tail_is_of_the_retain_set(monkeypatch):
+    entry, retain, seen = load("exact_head"), loader(classes(9, 3)), []
+    monkeypatch.setattr(entry, "finetune", lambda net, loader, criterion: seen.append(loader))
+    entry.unlearning(given_net(3), retain, loader(classes(3, 3)), None)
+    assert seen == [retain]
+
+
+def test_a_newton_step_is_taken_on_the_loss_of_the_retain_rows(rows):
+    x_r, y_r, _, _ = rows
+    entry, all_rows = load("exact_head", NEWTON_STEPS=30), both(*rows)
+    weights = entry.fit_newton(*all_rows[:2])[:, 0]
+
+    def loss(w):
+        retain = functional.binary_cross_entropy_with_logits(x_r @ w, y_r[:, 0], reduction="sum")
+        return retain + entry.RIDGE / 2 * w.square().sum()
+
+    slope = torch.autograd.functional.jacobian(loss, weights)
+    step = torch.linalg.solve(torch.autograd.functional.hessian(loss, weights), -slope)
+    torch.testing.assert_close(entry.newton_change(*all_rows)[:, 0], step)
