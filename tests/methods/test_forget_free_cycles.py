@@ -1,11 +1,25 @@
 """A few tensors are drawn anew, the original teaches, and pixel noise stays out of the data."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from tests.helpers.entries import Faces, classes, equal, given_net, load, loader, states
+from tests.helpers.entries import (
+    Faces,
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_forgetting_draws_weights_and_zeroes_biases_but_for_shortcuts_and_the_last_layer():
@@ -38,7 +52,7 @@ def test_student_moves_and_neither_teacher_nor_pictures_do():
     faces = Faces(classes(20, 3))
     images = faces.images.clone()
     optimizer = torch.optim.SGD(net.parameters(), lr=entry.LR)
-    retain = torch.utils.data.DataLoader(faces, batch_size=10)
+    retain = DataLoader(faces, batch_size=10)
     entry.remember(net, teacher, retain, optimizer, 1, first=False)
     assert equal(teacher.state_dict(), before)
     assert not equal(net.state_dict(), before)
@@ -52,3 +66,43 @@ def test_cycles_and_rates(monkeypatch):
     monkeypatch.setattr(entry, "descend", lambda optimizer, loss: events.append(optimizer.param_groups[0]["lr"]))
     entry.unlearning(given_net(3), loader(classes(20, 3), batch_size=2), None, None)
     assert events == ["forget", *3 * [5e-4], *3 * [1e-3], "forget", *2 * [1e-3]]
+
+
+def test_the_original_teaches_on_the_retain_set_in_all_cycles(monkeypatch):
+    """The original answers in eval mode, to the last batch as it did before the first tensor was drawn anew."""
+    entry, net, seen = load("forget_free_cycles", CYCLES=(1, 1), PIXEL_NOISE=0.0), given_net(3), []
+    original, faces = copy.deepcopy(net), Faces(classes(8, 3))
+
+    def distance(student, teacher):
+        seen.append((student, teacher))
+        return functional.mse_loss(student, teacher)
+
+    monkeypatch.setattr(entry, "functional", SimpleNamespace(mse_loss=distance))
+    entry.unlearning(net, DataLoader(faces, batch_size=4), loader([1]), loader([1]))
+    for start, (student, teacher) in zip((0, 4, 0, 4), seen, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(teacher, original(faces.images[start : start + 4]), rtol=1e-3, atol=1e-4)
+        assert student.requires_grad
+
+
+def test_teacher_and_student_see_the_same_noise_which_is_new_in_each_step():
+    entry, net, seen = load("forget_free_cycles", PIXEL_NOISE=0.5), OneLayer(), []
+    net.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    faces = Faces([0, 1, 2] * 40, size=2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=entry.LR)
+    entry.remember(net, copy.deepcopy(net), DataLoader(faces, batch_size=120), optimizer, 2, first=False)
+    of_teacher, of_student, *second = seen
+    assert torch.equal(of_teacher, of_student)
+    assert torch.equal(*second)
+    for images in (of_teacher, second[0], of_teacher - second[0] + faces.images):
+        assert (images - faces.images).mean().item() == pytest.approx(0, abs=0.1)
+    assert (of_teacher - faces.images).std().item() == pytest.approx(0.5, rel=0.1)
+    assert (of_teacher - second[0]).std().item() == pytest.approx(0.5 * 2**0.5, rel=0.1)
+
+
+def test_the_student_comes_back_to_the_teacher():
+    entry, teacher, net, faces = load("forget_free_cycles"), OneLayer(), OneLayer(), small_faces(4)
+    before = functional.mse_loss(net(faces.images), teacher(faces.images)).item()
+    optimizer = torch.optim.SGD(net.parameters(), lr=entry.LR)
+    entry.remember(net, teacher, small_loader(4), optimizer, 20, first=False)
+    assert functional.mse_loss(net(faces.images), teacher(faces.images)).item() < before

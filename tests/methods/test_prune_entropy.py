@@ -7,8 +7,20 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from tests.helpers.entries import classes, equal, given_net, load, loader, states
+from tests.helpers.entries import (
+    Faces,
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_pruning_ranks_weights_and_biases_of_all_layers_together():
@@ -71,3 +83,34 @@ def test_weights_end_in_half_precision():
     load("prune_entropy").round_to_half(net)
     assert net.weight[0, 0].item() == torch.tensor(0.1).half().item()
     assert net.weight[0, 1].item() == 1e6
+
+
+def test_the_original_teaches_on_the_retain_set_and_only_the_student_learns(monkeypatch):
+    """The original answers in eval mode, to the last batch as it did before pruning."""
+    entry, net, seen = load("prune_entropy", EPOCHS=2), given_net(3), []
+    original, faces, loss = copy.deepcopy(net), Faces([0, 0, 2, 1, 0, 0, 1, 2]), entry.pruned_loss
+    monkeypatch.setattr(entry, "pruned_loss", lambda *given: (seen.append(given), loss(*given))[1])
+    entry.unlearning(net, DataLoader(faces, batch_size=4), loader([1]), loader([1]))
+    assert len(seen) == 4
+    for start, (student, teacher, labels, weights) in zip((0, 4, 0, 4), seen, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(teacher, original(faces.images[start : start + 4]), rtol=1e-3, atol=1e-4)
+        assert student.requires_grad
+        assert labels.tolist() == faces.labels[start : start + 4]
+        assert weights.tolist() == pytest.approx([4**-0.1, 2**-0.1, 2**-0.1])
+
+
+def test_pruned_then_trained_then_rounded(monkeypatch):
+    entry, order = load("prune_entropy"), []
+    for name in ("prune_and_draw", "finetune", "round_to_half"):
+        monkeypatch.setattr(entry, name, lambda *given, name=name: order.append(name))
+    entry.unlearning(given_net(3), loader([0, 1, 2]), None, None)
+    assert order == ["prune_and_draw", "finetune", "round_to_half"]
+
+
+def test_training_goes_down(monkeypatch):
+    entry, net = load("prune_entropy", EPOCHS=20, LR=0.1), OneLayer()
+    teacher, faces = copy.deepcopy(net), small_faces(4)
+    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    entry.finetune(net, teacher, small_loader(4), None)
+    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
