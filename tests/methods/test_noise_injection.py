@@ -3,8 +3,18 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from tests.helpers.entries import classes, given_net, load, loader, states
+from tests.helpers.entries import (
+    OneLayer,
+    classes,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_batch_normalisation_is_told_by_type():
@@ -46,3 +56,33 @@ def test_a_round_changes_no_other_weight():
     changed = {name for name, parameter in net.named_parameters() if not torch.equal(parameter, before[name])}
     assert len(changed & {names[id(parameter)] for parameter in others}) == 9
     assert {names[id(parameter)] for parameter in norms} & changed
+
+
+def test_all_rounds_are_of_the_retain_set_and_start_from_a_new_last_layer(monkeypatch):
+    """What trains in a round is what noise was drawn for, before; what earlier rounds trained is told to it."""
+    entry, net, retain = load("noise_injection"), given_net(3), loader(classes(9, 3))
+    before, rounds, noises = states(net), [], []
+
+    def train(net, loader, parameters, lr):
+        changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+        rounds.append((loader, {id(parameter) for parameter in parameters}, changed))
+
+    def add_noise(chosen, trained):
+        noises.append((len(rounds), {id(parameter) for parameter in chosen}, {*trained}))
+
+    monkeypatch.setattr(entry, "train", train)
+    monkeypatch.setattr(entry, "add_noise", add_noise)
+    entry.unlearning(net, retain, loader([1]), loader([1]))
+    assert all(given is retain for given, _, _ in rounds)
+    assert [changed for _, _, changed in rounds] == 9 * [{"fc.weight", "fc.bias"}]
+    norms = {id(parameter) for parameter in entry.parts(net)[0]}
+    few = [trained - norms for _, trained, _ in rounds[:5]]
+    assert noises == [(number, few[number], set().union(*few[:number])) for number in range(1, 5)]
+    assert len(set().union(*few)) > 9
+
+
+def test_training_goes_down():
+    entry, net, faces = load("noise_injection", ROUND=20), OneLayer(), small_faces(4)
+    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    entry.train(net, small_loader(4), net.parameters(), 0.01)
+    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before

@@ -1,12 +1,24 @@
 """Half of the weights outside batch normalisation become zero."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from tests.helpers.entries import classes, given_net, load, loader, states
+from tests.helpers.entries import (
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 @pytest.mark.parametrize("masked", [0.0, 0.5, 1.0])
@@ -33,3 +45,22 @@ def test_rate_falls_by_cosine_over_all_steps(monkeypatch):
     with pytest.warns(UserWarning, match="lr_scheduler.step"):  # no step is taken here
         entry.finetune(given_net(3), loader(classes(16, 3), batch_size=4))
     assert rates == pytest.approx([0.2 + 0.8 * (1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)])
+
+
+def test_masked_first_and_then_trained_on_the_retain_set(monkeypatch):
+    entry, net, retain, seen = load("random_mask", MASKED=1.0), given_net(3), loader(classes(9, 3)), []
+    expected = copy.deepcopy(net)
+    entry.mask(expected)
+    monkeypatch.setattr(entry, "finetune", lambda net, loader: seen.append((states(net), loader)))
+    entry.unlearning(net, retain, loader([1]), loader([1]))
+    ((found, given),) = seen
+    assert given is retain
+    assert equal(found, expected.state_dict())
+    assert equal(states(net), found)
+
+
+def test_training_goes_down():
+    entry, net, faces = load("random_mask", EPOCHS=20), OneLayer(), small_faces(4)
+    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    entry.finetune(net, small_loader(4))
+    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before

@@ -5,7 +5,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.helpers.entries import Faces, classes, equal, given_net, load, loader, states
+from tests.helpers.entries import (
+    Faces,
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_differences_are_of_summed_batch_gradients_and_leave_the_net_alone():
@@ -26,7 +37,7 @@ def test_differences_are_of_summed_batch_gradients_and_leave_the_net_alone():
     shuffled.images, shuffled.labels = retain.images[order], [retain.labels[row] for row in order]
     expected = (gradient(shuffled) - gradient(forget)).abs()
     torch.manual_seed(0)
-    found = entry.gradient_differences(net, retain, forget)
+    found = entry.gradient_differences(net.train(), retain, forget)
     assert len(found) == 20
     torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-5)
     assert equal(net.state_dict(), before)
@@ -73,3 +84,43 @@ def test_rates_follow_one_another(monkeypatch):
     with pytest.warns(UserWarning, match="lr_scheduler.step"):  # no step is taken here
         entry.finetune(given_net(3), loader(classes(16, 3), batch_size=4))
     assert rates == pytest.approx([1, 1, 2, 2, 3, 3, 2, 2, 1, 1])
+
+
+def test_the_masked_weights_are_drawn_before_training_and_the_others_are_slow_in_it(monkeypatch):
+    """Differences that grow along each kernel: the first tenth of its weights has the smallest."""
+    entry, net, sets, seen = load("targeted_reinit", SHARE=0.1, KEPT=0.25), given_net(3), [], {}
+    before = states(net)
+
+    def differences(net, *given):
+        sets.extend(given)
+        return [torch.arange(w.numel()).reshape(w.shape).float() for w in entry.convolutions(net)]
+
+    def finetune(net, loader):
+        weights = entry.convolutions(net)
+        sum(w.sum() for w in weights).backward()
+        seen.update(states(net))
+        sets.extend([loader, *[w.grad.flatten() for w in weights]])
+
+    monkeypatch.setattr(entry, "gradient_differences", differences)
+    monkeypatch.setattr(entry, "finetune", finetune)
+    retain, forget = loader(classes(9, 3)), loader(classes(4, 3))
+    entry.unlearning(net, retain, forget, None)
+    assert sets[0] is retain.dataset
+    assert sets[1] is forget.dataset
+    assert sets[2] is retain
+    gradients = iter(sets[3:])
+    for name, tensor in seen.items():
+        n = tensor.numel() // 10 if tensor.dim() == 4 else 0
+        changed = (tensor != before[name]).flatten()
+        assert changed[:n].all() and not changed[n:].any(), name
+        if n:
+            gradient = next(gradients)
+            assert (gradient[:n] == 1).all() and (gradient[n:] == 0.25).all(), name
+    assert next(gradients, None) is None
+
+
+def test_training_goes_down():
+    entry, net, faces = load("targeted_reinit", EPOCHS=20), OneLayer(), small_faces(4)
+    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    entry.finetune(net, small_loader(4))
+    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before

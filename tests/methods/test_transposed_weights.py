@@ -1,9 +1,24 @@
 """Every kernel is transposed, and nothing else changes before training."""
 
+import copy
+import math
+
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from tests.helpers.entries import equal, given_net, load, states
+from tests.helpers.entries import (
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_transposing_swaps_height_and_width_of_every_kernel():
@@ -33,3 +48,35 @@ def test_kernels_that_are_not_square_are_left_alone():
     before = states(net)
     load("transposed_weights").transpose(net)
     assert equal(net.state_dict(), before)
+
+
+def test_transposed_first_and_then_trained_on_the_retain_set(monkeypatch):
+    entry, net, retain, seen = load("transposed_weights"), given_net(3), loader(classes(9, 3)), []
+    expected = copy.deepcopy(net)
+    entry.transpose(expected)
+    monkeypatch.setattr(entry, "finetune", lambda net, loader: seen.append((states(net), loader)))
+    entry.unlearning(net, retain, loader([1]), loader([1]))
+    ((found, given),) = seen
+    assert given is retain
+    assert equal(found, expected.state_dict())
+    assert equal(states(net), found)
+
+
+def test_rate_falls_to_zero_by_cosine(monkeypatch):
+    entry, rates = load("transposed_weights", EPOCHS=2), []
+    take_step = entry.descend
+
+    def step(optimizer, loss):
+        rates.append(optimizer.param_groups[0]["lr"])
+        take_step(optimizer, loss)
+
+    monkeypatch.setattr(entry, "descend", step)
+    entry.finetune(OneLayer(), small_loader(8))
+    assert rates == pytest.approx([entry.LR * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
+
+
+def test_training_goes_down():
+    entry, net, faces = load("transposed_weights", EPOCHS=20), OneLayer(), small_faces(4)
+    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    entry.finetune(net, small_loader(4))
+    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before

@@ -5,8 +5,19 @@ import math
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from tests.helpers.entries import classes, given_net, load, loader, states
+from tests.helpers.entries import (
+    Faces,
+    OneLayer,
+    classes,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 @pytest.mark.parametrize("noised", ["first", "all"])
@@ -50,3 +61,28 @@ def test_late_noise_comes_once_before_the_last_quarter(monkeypatch):
     assert (events[0], events[7]) == ("noise 0.6", "noise 0.005")
     rates = [event for event in events if not isinstance(event, str)]
     assert rates == pytest.approx([entry.LR * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)])
+
+
+def test_the_retain_set_is_trained_with_weights_from_the_labels_of_the_forget_set(monkeypatch):
+    entry, net, seen = load("vision_confuser", EPOCHS=1), given_net(3), []
+    loss, faces = entry.confused_loss, Faces([0, 0, 1, 1, 0, 1])
+    monkeypatch.setattr(entry, "confused_loss", lambda *given: (seen.append(given), loss(*given))[1])
+    entry.unlearning(net, DataLoader(faces, batch_size=3), loader([2, 2, 2, 2, 1]), loader([0]))
+    for start, (logits, labels, weights) in zip((0, 3), seen, strict=True):
+        assert logits.requires_grad
+        assert labels.tolist() == faces.labels[start : start + 3]
+        assert weights.tolist() == pytest.approx([0.05, 0.2875, 1.0])
+
+
+def test_noise_is_added_to_the_weights():
+    entry, net = load("vision_confuser"), given_net(3)
+    torch.nn.init.constant_(net.conv1.weight, 7.0)
+    entry.add_noise(net, 0.1)
+    assert net.conv1.weight.mean().item() == pytest.approx(7, abs=0.05)
+
+
+def test_training_goes_down():
+    entry, net, faces = load("vision_confuser", EPOCHS=20, LATE_NOISE=0.0), OneLayer(), small_faces(4)
+    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    entry.finetune(net, small_loader(4), torch.ones(3))
+    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
