@@ -1,12 +1,25 @@
 """What the original is taught are the confidences of a fresh net, calibrated on the validation set."""
 
+import copy
 import math
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tests.helpers.entries import Faces, OneLayer, classes, equal, given_net, load, loader, small_loader, states
+from tests.helpers.entries import (
+    Faces,
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_confidence_is_the_log_odds_of_the_true_class():
@@ -72,3 +85,61 @@ def test_the_forget_pictures_come_close_to_what_is_wanted():
         entry.fit(net, forget, wanted, small_loader(4))
         off[share] = (entry.confidences(net, forget) - wanted).abs().mean()
     assert off[2.0] < off[0.0] / 2
+
+
+def test_the_fresh_net_is_of_the_retain_set_and_the_validation_set_calibrates_it(monkeypatch):
+    """The fresh net has another last layer; the targets are on the line of the validation pictures."""
+    entry, net, trained, fitted = load("best", FEWEST=2, NOISE=0.0), OneLayer(), [], []
+    original, other = copy.deepcopy(net), OneLayer()
+    retain, forget, validation = small_loader(9), small_loader(5), small_loader(7)
+
+    def train_anew(fresh, loader):
+        trained.append(loader)
+        fresh.load_state_dict(other.state_dict())
+
+    monkeypatch.setattr(entry, "train_anew", train_anew)
+    monkeypatch.setattr(entry, "fit", lambda net, *given: fitted.extend([states(net), *given]))
+    entry.unlearning(net, retain, forget, validation)
+    before, batches, wanted, loader = fitted
+    assert trained == [retain]
+    assert loader is retain
+    assert equal(before, original.state_dict())
+    images, labels = map(torch.cat, zip(*batches, strict=True))
+    assert torch.equal(images, forget.dataset.images)
+    assert labels.tolist() == forget.dataset.labels
+
+    def sure(net, faces):
+        p = net(faces.images).softmax(dim=1).detach()[range(len(faces)), faces.labels]
+        return p.log() - (1 - p).log()
+
+    ours, theirs = (sure(net, validation.dataset) for net in (other, original))
+    slope = torch.cov(torch.stack([ours, theirs]))[0, 1] / ours.var()
+    expected = theirs.mean() + slope * (sure(other, forget.dataset) - ours.mean())
+    torch.testing.assert_close(wanted, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_confidences_are_of_the_net_in_eval_mode():
+    net, faces = given_net(3), Faces(classes(8, 3))
+    batch = faces.images, torch.tensor(faces.labels)
+    expected = load("best").confidences(net, [batch])
+    torch.testing.assert_close(load("best").confidences(net.train(), [batch]), expected)
+
+
+def test_loss_of_a_fitting_step_by_hand(monkeypatch):
+    """All five forget pictures in a step, each with its own target: their order does not matter."""
+    entry, net, steps = load("best", FORGET_BATCH=5, EPOCHS=1, FORGET_SHARE=0.25), OneLayer(), []
+    retain, forget, wanted = small_faces(4), small_faces(5), torch.randn(5)
+    monkeypatch.setattr(entry, "descend", lambda optimizer, loss: steps.append(loss.item()))
+    entry.fit(net, [(forget.images, torch.tensor(forget.labels))], wanted, small_loader(4))
+    with torch.no_grad():
+        found = entry.confidence(net(forget.images), torch.tensor(forget.labels))
+        loss = functional.cross_entropy(net(retain.images), torch.tensor(retain.labels))
+    assert steps == pytest.approx([(loss + 0.25 * functional.smooth_l1_loss(found, wanted)).item()], rel=1e-4)
+
+
+def test_the_fresh_net_learns(monkeypatch):
+    entry, losses = load("best", FRESH_EPOCHS=6), []
+    take_step = entry.descend
+    monkeypatch.setattr(entry, "descend", lambda *given: (losses.append(given[1].item()), take_step(*given)))
+    entry.train_anew(given_net(3), DataLoader(Faces(classes(8, 3)), batch_size=8))
+    assert 0 < losses[-1] < losses[0] / 2
