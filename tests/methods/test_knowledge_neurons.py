@@ -4,8 +4,19 @@ import copy
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from tests.helpers.entries import classes, given_net, load, loader, small_faces, states
+from tests.helpers.entries import (
+    Faces,
+    OneLayer,
+    classes,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +92,19 @@ def test_retain_pictures_have_the_classes_of_the_forget_pictures():
     labels = torch.tensor([0, 0, 1, 2, 2])
     rows = load("knowledge_neurons").same_classes(torch.tensor([2, 0, 3, 2]), labels)
     assert labels[rows].tolist() == [2, 0, 2]  # no retain picture has class 3
+
+
+def test_retain_pictures_of_the_forget_classes_count_against_a_neuron(monkeypatch):
+    entry, steps = load("knowledge_neurons"), []
+    retain, forget = small_loader(9), DataLoader(Faces([2, 1], size=2))
+
+    def named_share(net, dataset, rows):
+        assert not net.training
+        assert [dataset.labels[row] for row in rows] == [2, 1]
+        return torch.tensor({forget.dataset: [0.5, 0.25], retain.dataset: [0.125, 1.0]}[dataset])
+
+    monkeypatch.setattr(entry, "named_share", named_share)
+    monkeypatch.setattr(entry, "cut_off", lambda net, excess: steps.append(excess.tolist()))
+    monkeypatch.setattr(entry, "finetune", lambda net, tail, criterion: steps.append(tail))
+    entry.unlearning(OneLayer(), retain, forget, None)
+    assert steps == [[0.375, -0.75], retain]
