@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from tests.helpers.entries import OneLayer, equal, load, small_faces, small_loader, states
+from tests.helpers.entries import Faces, OneLayer, equal, load, small_faces, small_loader, states
 
 
 def weights(layer):
@@ -89,3 +90,45 @@ def test_step_takes_the_forget_set_out():
 
     assert loss(bif) > loss(start)
     assert not equal(*samples)
+
+
+def given_sets():
+    """Return a net, a loader with one retain picture twelve times, the loss of that, and a forget loader."""
+    torch.manual_seed(0)
+    net, faces = OneLayer(), Faces([2] * 12, size=2)
+    faces.images[:] = faces.images[0]
+
+    def loss(weight, bias):
+        logits = functional.linear(faces.images[:1].flatten(1) / 255, weight, bias)
+        return functional.cross_entropy(logits, torch.tensor([2]))
+
+    return net, DataLoader(faces, 4), loss, small_loader(3)
+
+
+def test_the_net_ends_where_the_dense_inverse_of_the_retain_curvature_leads():
+    """The retain set is one picture twelve times, so that each batch has the same curvature."""
+    net, retain, loss, forget = given_sets()
+    entry = load("bayesian_influence", RESAMPLE=False, STEP=0.5, TERMS=100, DAMPING=0.75, PRIOR=0.25)
+    weight, bias = (parameter.detach().clone() for parameter in net.parameters())
+    (first, second), (third, fourth) = torch.autograd.functional.hessian(loss, (weight, bias))
+    top = torch.cat([first.reshape(36, 36), second.reshape(36, 3)], dim=1)
+    dense = torch.cat([top, torch.cat([third.reshape(3, 36), fourth], dim=1)])
+    direction = torch.linalg.solve(dense + torch.eye(39), entry.forget_gradient(net, forget))
+    start = weights(net)
+    entry.unlearning(net, retain, forget, None)
+    expected = start + 0.5 * start.norm() * direction / direction.norm()
+    torch.testing.assert_close(weights(net), expected, rtol=0, atol=1e-5)
+
+
+def test_each_sample_descends_the_loss_of_the_retain_set_and_the_prior(monkeypatch):
+    net, retain, loss, forget = given_sets()
+    entry, steps = load("bayesian_influence", POWER_STEPS=2, TERMS=3, PRIOR=0.25), []
+    slopes = torch.autograd.grad(loss(*net.parameters()), list(net.parameters()))
+    expected = torch.cat([slope.flatten() for slope in slopes]) + 0.25 * weights(net)
+    monkeypatch.setattr(entry, "langevin_step", lambda _, *given: steps.append((*given, net.training)))
+    monkeypatch.setattr(entry, "finetune", lambda net, tail, criterion: steps.append(tail))
+    entry.unlearning(net, retain, forget, None)
+    assert steps.pop() is retain
+    assert [rest for _, *rest in steps] == 5 * [[12, False]]
+    for gradient, *_ in steps:
+        torch.testing.assert_close(gradient, expected)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.helpers.entries import Faces, OneLayer, classes, equal, load, small_faces, states
+from tests.helpers.entries import Faces, OneLayer, classes, equal, load, small_faces, small_loader, states
 
 
 def coefficient(ranks, before, after):
@@ -75,13 +75,25 @@ def test_step_is_newtons_and_not_a_plain_ascent():
     assert (step - vector / 0.1).norm() > 0.1
 
 
-def test_only_chosen_channels_move_by_a_share_of_their_length():
-    net, entry = OneLayer(), load("l_codec", NOISE=0.0, STEP=0.25)
+def test_only_chosen_channels_move_by_a_share_of_their_length_and_a_share_of_their_spread(monkeypatch):
+    net, entry = OneLayer(), load("l_codec", NOISE=0.125, STEP=0.25)
     before = states(net)["fc.weight"]
+    monkeypatch.setattr(entry.torch, "randn_like", torch.ones_like)
     entry.move({net.fc: [2]}, torch.arange(12.0))
     step = torch.arange(12.0) * 0.25 * before[2].norm() / torch.arange(12.0).norm()
-    torch.testing.assert_close(net.fc.weight[2], before[2] + step)
+    torch.testing.assert_close(net.fc.weight[2], before[2] + step + 0.125 * before[2].std())
     assert torch.equal(net.fc.weight[:2], before[:2])
+
+
+def test_losses_and_activations_are_those_of_noisy_copies(monkeypatch):
+    net, entry, faces = OneLayer(), load("l_codec", PIXEL_NOISE=20.0, BATCH=3), small_faces(4)
+    monkeypatch.setattr(entry.torch, "randn_like", torch.ones_like)
+    losses, units = entry.losses_and_activations(net, [net.fc], faces, range(4))
+    expected = net(faces.images + 20)
+    torch.testing.assert_close(units, expected)
+    torch.testing.assert_close(
+        losses, functional.cross_entropy(expected, torch.tensor(faces.labels), reduction="none")
+    )
 
 
 def test_units_are_counted_through_the_layers():
@@ -103,3 +115,34 @@ def test_forgetting_raises_the_loss_of_the_group():
     entry.forget_group(net, [0, 1, 2], forget, retain)
     assert not equal(net.state_dict(), before)
     assert loss() > start
+
+
+def test_each_forget_picture_is_in_one_group(monkeypatch):
+    entry, groups = load("l_codec", GROUP=4), []
+    net, retain, forget = OneLayer(), small_loader(12), small_loader(6)
+
+    def forget_group(net, rows, *sets):
+        assert (*sets, net.training) == (forget.dataset, retain.dataset, False)
+        groups.append(rows)
+
+    monkeypatch.setattr(entry, "forget_group", forget_group)
+    monkeypatch.setattr(entry, "finetune", lambda net, tail, criterion: groups.append(tail))
+    entry.unlearning(net, retain, forget, None)
+    assert groups.pop() is retain
+    assert [len(rows) for rows in groups] == [4, 2]
+    assert sorted([*groups[0], *groups[1]]) == [0, 1, 2, 3, 4, 5]
+
+
+def test_channels_follow_the_forget_loss_and_the_step_is_held_by_the_retain_curvature(monkeypatch):
+    entry, net, asked, moves = load("l_codec", COPIES=5), OneLayer(), [], []
+    forget, retain, chosen = small_faces(4), small_faces(12), {net.fc: [2, 0]}
+    monkeypatch.setattr(entry, "losses_and_activations", lambda net, layers, *given: asked.append(given) or given)
+    monkeypatch.setattr(entry, "foci", lambda dataset, rows: [2, 0])
+    monkeypatch.setattr(entry, "move", lambda *given: moves.append(given))
+    entry.forget_group(net, [3, 1], forget, retain)
+    assert asked == [(forget, [3, 1, 3, 1, 3])]
+    ((moved, direction),) = moves
+    assert moved == chosen
+    up = entry.sample_gradients(net, chosen, forget, [3, 1]).mean(dim=0)
+    held = entry.sample_gradients(net, chosen, retain, range(12))
+    torch.testing.assert_close(direction, entry.newton_step(held, up), rtol=1e-4, atol=1e-5)

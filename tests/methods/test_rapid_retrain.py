@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
-from tests.helpers.entries import OneLayer, load, small_loader
+from tests.helpers.entries import OneLayer, given_net, load, small_faces, small_loader, states
 
 
 def test_curvature_by_hand():
@@ -50,3 +51,28 @@ def test_curvature_is_estimated_from_one_batch_in_every(monkeypatch):
     entry.train(net, small_loader(13, batch_size=2))
     assert sizes == [2, 2]
     assert not torch.equal(net.fc.weight, before)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_only_the_back_starts_anew_and_the_retain_set_trains_it(monkeypatch, n):
+    entry, net, trained = load("rapid_retrain", K=n), given_net(3), []
+    before, retain = states(net), small_loader(12)
+    monkeypatch.setattr(entry, "train", lambda net, loader: trained.append((loader, states(net))))
+    entry.unlearning(net, retain, small_loader(3), None)
+    ((found, start),) = trained
+    assert found is retain
+    back = (*[f"layer{4 - i}" for i in range(n)], "fc")
+    for name, tensor in start.items():
+        if tensor.dim() > 1 or not name.startswith(back):
+            assert torch.equal(tensor, before[name]) != name.startswith(back), name
+
+
+def test_training_descends_by_the_curvature():
+    """A first step on one batch of n, of squared gradients: LR g / (n g^2 + DAMPING)."""
+    net, faces = OneLayer().eval(), small_faces(6)
+    loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+    (slope,) = torch.autograd.grad(loss, net.fc.weight)
+    expected = net.fc.weight.detach() - 0.01 * slope / (6 * slope.square() + 0.5)
+    load("rapid_retrain", CURVATURE="fisher", LR=0.01, DAMPING=0.5).train(net, small_loader(6, batch_size=6))
+    assert net.training  # until `unlearning` ends
+    torch.testing.assert_close(net.fc.weight.detach(), expected)
