@@ -1,6 +1,8 @@
 """What holds for every entry: any batch form, class count and ragged batch, and a way back from a bad setting."""
 
 import pytest
+import torch
+from torch import nn
 
 from tests.helpers.entries import NAMES, classes, equal, given_net, load, loader, states
 
@@ -104,3 +106,23 @@ def test_class_weights_by_hand():
     for form in ("dict", "tuple"):
         found = load("finetune").class_weights(net, loader([0, 0, 1, 0, 1, 0], form))
         assert found.tolist() == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", WITH_CLASS_WEIGHTS)
+def test_class_weights_are_those_of_the_retain_set(name, monkeypatch):
+    entry, weighted = training(name), []
+    entry.CLASS_WEIGHTS, given, criterion = True, torch.tensor([1.0, 2.0, 3.0]), nn.CrossEntropyLoss
+    retain, others = loader(classes(20, 3)), (loader(classes(3, 3)), loader(classes(5, 3)))
+
+    def class_weights(net, counted):
+        assert counted is retain
+        return given
+
+    def remember(weight=None):
+        weighted.append(weight)
+        return criterion(weight)
+
+    monkeypatch.setattr(entry, "class_weights", class_weights)
+    monkeypatch.setattr(nn, "CrossEntropyLoss", remember)
+    entry.unlearning(given_net(3), retain, *others)
+    assert [weight is given for weight in weighted] == [True]

@@ -133,12 +133,29 @@ def test_neggrad_joint_loss_descends_retain_and_ascends_forget_up_to_the_cap():
     assert [g.item() for g in torch.autograd.grad(capped, (retain, forget))] == [1.0, 0.0]
 
 
-def test_neggrad_cap_is_the_validation_loss_of_the_given_net():
-    net = OneLayer()
-    faces = small_faces(8)
-    expected = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
-    found = load("neggrad").mean_loss(net, small_loader(8), nn.CrossEntropyLoss())
-    assert found == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize("cap", [False, True])
+def test_neggrad_cap_is_the_validation_loss_of_the_given_net(cap, monkeypatch):
+    entry, faces, steps = load("neggrad", CAP=cap), small_faces(8), []
+    sets = OneLayer(), small_loader(12), small_loader(3)
+    expected = functional.cross_entropy(sets[0](faces.images), torch.tensor(faces.labels)).item()
+    monkeypatch.setattr(entry, "ascend_and_descend", lambda *given: steps.append(given))
+    entry.unlearning(*sets, small_loader(8) if cap else Untouchable())
+    ((*given, _, found),) = steps
+    assert given == [*sets]
+    assert found == (pytest.approx(expected, rel=1e-6) if cap else math.inf)
+
+
+def test_neggrad_is_adam_on_the_joint_loss_of_paired_batches():
+    net, retain, forget = OneLayer(), small_loader(12), small_faces(3)
+    expected = copy.deepcopy(net)
+    optimizer = torch.optim.Adam(expected.parameters(), lr=1e-4, weight_decay=5e-3)
+    for batch in retain:
+        optimizer.zero_grad()
+        ascended = functional.cross_entropy(expected(forget.images), torch.tensor(forget.labels))
+        (functional.cross_entropy(expected(batch["image"]), batch["age_group"]) - 2 * ascended).backward()
+        optimizer.step()
+    load("neggrad", LAMBDA=2.0).unlearning(net, retain, small_loader(3), Untouchable())
+    torch.testing.assert_close(states(net), states(expected), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["neggrad", "gisa"])
@@ -355,3 +372,17 @@ def test_random_label_trains_on_the_union(monkeypatch, mode, draws, form):
     assert drawn == [[0] * 10] * draws
     expected = [[0] * 20 + [min(epoch, draws)] * 10 for epoch in (1, 2, 3)]
     assert [sorted(labels.tolist()) for labels in seen] == expected
+
+
+def test_random_label_is_adam_on_retain_pictures_and_relabelled_forget_pictures(monkeypatch):
+    """In one batch, so that the order is no matter."""
+    torch.manual_seed(0)
+    entry, net, retain, forget = load("random_label"), OneLayer(), small_faces(12), small_faces(4)
+    expected = copy.deepcopy(net)
+    monkeypatch.setattr(entry, "random_labels", lambda labels, n_classes: (labels + 1) % n_classes)
+    optimizer = torch.optim.Adam(expected.parameters(), lr=1e-4, weight_decay=5e-3)
+    outputs = expected(torch.cat([retain.images, forget.images]))
+    functional.cross_entropy(outputs, torch.tensor([*retain.labels, 1, 2, 0, 1])).backward()
+    optimizer.step()
+    entry.unlearning(net, DataLoader(retain, 5), DataLoader(forget, 5), Untouchable())
+    torch.testing.assert_close(states(net), states(expected), rtol=0, atol=1e-6)

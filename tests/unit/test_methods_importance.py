@@ -54,7 +54,7 @@ def test_importances_of_batches_are_comparable_between_sizes():
 
 
 def test_importances_leave_weights_and_statistics_alone():
-    net = given_net(3)
+    net = given_net(3).train()
     before = states(net)
     load("fisher_noise").importances(net, Faces(classes(9, 3)), 5)
     assert equal(net.state_dict(), before)
@@ -104,8 +104,10 @@ def test_ssd_can_spare_batch_norm():
         assert copied[1].weight.tolist() == pytest.approx([1 / 20, 1 / 20] if batch_norm else [1.0, 1.0])
 
 
-@pytest.mark.parametrize(("name", "step"), [("ssd", "reference_importances"), ("gisa", "learning_rate_factors")])
-def test_forget_importances_come_before_those_of_a_retain_sample(name, step, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "step", "sizes"), [("ssd", "reference_importances", (3, 12)), ("gisa", "learning_rate_factors", ())]
+)
+def test_forget_importances_come_before_those_of_a_retain_sample(name, step, sizes, monkeypatch):
     """What `unlearning` hands on: importances of the whole forget set, then of RETAIN_SAMPLE retain pictures."""
 
     class Enough(Exception):
@@ -119,7 +121,21 @@ def test_forget_importances_come_before_those_of_a_retain_sample(name, step, mon
     monkeypatch.setattr(entry, step, stop)
     with pytest.raises(Enough) as caught:
         entry.unlearning(OneLayer(), small_loader(12), small_loader(3), None)
-    assert caught.value.args[0][:2] == ((3, None), (12, 7))
+    assert caught.value.args[0] == ((3, None), (12, 7), *sizes)
+
+
+def test_ssd_shrinks_what_the_forget_set_needs_more_before_a_tail_on_the_retain_set(monkeypatch):
+    entry, net, tails = load("ssd", ALPHA=1.5, RETAIN_SAMPLE=None, IMPORTANCE_BATCH=1), OneLayer(), []
+    retain, forget, before = small_loader(12), small_loader(3), states(net)
+    pairs = zip(*(entry.importances(net, part.dataset) for part in (forget, retain)), strict=True)
+    factors = [torch.where(f > 1.5 * r, r / f, 1.0) for f, r in pairs]
+    assert 0 < (factors[0] < 1).sum() < 36
+    monkeypatch.setattr(entry, "finetune", lambda net, tail, criterion: tails.append((tail, states(net))))
+    entry.unlearning(net, retain, forget, None)
+    ((tail, found),) = tails
+    assert tail is retain
+    for name, factor in zip(before, factors, strict=True):
+        torch.testing.assert_close(found[name], factor * before[name])
 
 
 def test_gisa_learning_rate_factors_by_hand():
@@ -175,6 +191,18 @@ def test_gisa_factor_scales_the_step_of_adam():
     torch.testing.assert_close(by_element.fc.weight - start.fc.weight, scale * update, rtol=0, atol=1e-7)
 
 
+def test_gisa_takes_its_steps_on_both_sets_with_the_factors(monkeypatch):
+    entry, steps = load("gisa"), []
+    sets = OneLayer(), small_loader(12), small_loader(3)
+    monkeypatch.setattr(entry, "learning_rate_factors", lambda *importances: "the factors")
+    monkeypatch.setattr(entry, "adjust", lambda *given: steps.append(given))
+    entry.unlearning(*sets, None)
+    ((*given, criterion, factors),) = steps
+    assert given == [*sets]
+    assert isinstance(criterion, nn.CrossEntropyLoss)
+    assert factors == "the factors"
+
+
 def test_fisher_noise_scales_by_hand():
     """min(sqrt(0.04 / I), 0.5) for importances 1, 4, 0.01 and 0; ten times that in the last layer."""
     entry = load("fisher_noise", ALPHA=0.04, CAP=0.5, LAST_LAYER=10.0)
@@ -193,3 +221,25 @@ def test_fisher_noise_has_the_variance_it_says():
     load("fisher_noise").add_noise(net, [torch.tensor([[0.3], [0.02]]).expand(2, 50_000)])
     assert net.theta.mean(dim=1).tolist() == pytest.approx([3.0, -1.0], abs=0.01)
     assert net.theta.var(dim=1).tolist() == pytest.approx([0.09, 0.0004], rel=0.03)
+
+
+def test_fisher_noise_spares_what_a_sample_of_the_retain_set_needs(monkeypatch):
+    entry, net, steps = load("fisher_noise", RETAIN_SAMPLE=7), OneLayer(), []
+    retain = small_loader(12)
+    for step in ("importances", "noise_scales", "add_noise", "finetune"):
+        monkeypatch.setattr(entry, step, lambda _, *given, step=step: steps.append((step, *given[:2])) or step)
+    entry.unlearning(net, retain, small_loader(3), None)
+    assert [given[:2] for given in steps[1:]] == [
+        ("noise_scales", "importances"), ("add_noise", "noise_scales"), ("finetune", retain),
+    ]  # fmt: skip
+    assert steps[0] == ("importances", retain.dataset, 7)
+
+
+def test_fisher_noise_without_noise_is_finetuning_bit_for_bit(monkeypatch):
+    entry, start = load("fisher_noise"), OneLayer()
+    nets = copy.deepcopy(start), copy.deepcopy(start)
+    monkeypatch.setattr(entry, "add_noise", lambda *given: None)
+    for each, net in zip((entry, load("finetune")), nets, strict=True):
+        each.unlearning(net, small_loader(12), small_loader(3), None)
+    assert equal(*map(states, nets))
+    assert not equal(states(nets[0]), states(start))
