@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from tests.helpers.entries import OneLayer, load, small_faces
+from tests.helpers.entries import OneLayer, load, small_faces, small_loader
 
 
 def test_inverse_by_hand():
@@ -45,3 +46,23 @@ def test_step_goes_up_the_forget_loss_and_not_up_the_retain_loss():
     before = loss(forget), loss(retain)
     entry.step_along(net, entry.inverse_times(curvature, gradient - curvature.mean(dim=0)))
     assert loss(forget) - before[0] > abs(loss(retain) - before[1])
+
+
+def test_the_whole_step_by_hand(monkeypatch):
+    """From the given weights along F^-1 (forget gradient - retain gradient), F from the one retain batch."""
+    net, tails = OneLayer(), []
+    start = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+
+    def gradient(faces):
+        loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(net.parameters()))])
+
+    of_forget, of_retain = gradient(small_faces(6)), gradient(small_faces(4))
+    curvature = 0.1 * torch.eye(len(start)) + torch.outer(of_retain, of_retain)
+    way = torch.linalg.solve(curvature, of_forget - of_retain)
+    entry = load("influence_step", BATCH=4, GRADIENTS=1, DAMPING=0.1, STEP=0.5)
+    monkeypatch.setattr(entry, "finetune", lambda net, loader, criterion: tails.append(loader))
+    entry.unlearning(net, retain := small_loader(4), small_loader(6), small_loader(5))
+    found = torch.nn.utils.parameters_to_vector(net.parameters()).detach() - start
+    torch.testing.assert_close(found, 0.5 * start.norm() * way / way.norm())
+    assert tails == [retain]

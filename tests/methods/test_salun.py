@@ -35,10 +35,28 @@ def test_weights_outside_the_mask_do_not_move_at_all():
 def test_forget_set_first_with_labels_drawn_anew_in_each_pass(monkeypatch, epochs):
     entry, steps = load("salun", EPOCHS=epochs), []
     drawn = iter([torch.tensor([2, 2]), torch.tensor([1, 1])])
-    monkeypatch.setattr(entry.torch, "randint_like", lambda labels, n: next(drawn))
+    monkeypatch.setattr(entry.torch, "randint_like", lambda labels, n: {3: next(drawn)}[n])
     monkeypatch.setattr(entry.functional, "cross_entropy", lambda logits, labels: labels.tolist())
     monkeypatch.setattr(entry, "masked_step", lambda net, optimizer, loss, *rest: steps.append(loss))
     retain, forget = loader([0, 0, 0, 0], batch_size=2), loader([0, 0])
     entry.relabel_and_train(given_net(3), retain, forget, None)
     last = [[0, 0]] * {1.5: 1, 2: 2}[epochs]
     assert steps == [[2, 2], [0, 0], [0, 0], [1, 1], *last]
+
+
+def test_one_step_by_hand():
+    """Down the slope of w^2, 2 w, at a rate of a tenth; the second weight is outside the mask."""
+    net = torch.nn.Linear(2, 1, bias=False)
+    net.weight.data, start = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    mask = torch.tensor([[True, False]])
+    load("salun").masked_step(net, optimizer, net.weight.square().sum(), [mask], [start])
+    assert net.weight.tolist()[0] == pytest.approx([0.8, 2.0])
+
+
+def test_saliency_is_of_the_forget_set(monkeypatch):
+    entry, calls = load("salun"), []
+    monkeypatch.setattr(entry, "salient", lambda net, loader: f"masks of {loader}")
+    monkeypatch.setattr(entry, "relabel_and_train", lambda net, *given: calls.append(given))
+    entry.unlearning(OneLayer(), "retain", "forget", "validation")
+    assert calls == [("retain", "forget", "masks of forget")]
