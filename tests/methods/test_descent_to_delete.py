@@ -47,3 +47,29 @@ def test_noise_is_in_units_of_each_tensor():
     load("descent_to_delete").publish(net, 0.1)
     assert (net.weight - before).std().item() == pytest.approx(0.1 * spread, rel=0.05)
     assert net.bias.tolist() == [2.0] * 100
+
+
+def test_all_steps_stay_in_the_ball_around_the_start():
+    """Steps far too long end on its surface, however many they are."""
+    net = OneLayer()
+    start = nn.utils.parameters_to_vector(net.parameters()).detach()
+    settings = {"STEPS": 3, "EPOCHS": 1, "SMOOTH": 0.01, "STRONG": 0.01, "RADIUS": 0.1}
+    load("descent_to_delete", **settings).descend_in_ball(net, small_loader(6, batch_size=2))
+    away = nn.utils.parameters_to_vector(net.parameters()).detach() - start
+    assert away.norm().item() == pytest.approx(0.1 * start.norm().item(), rel=1e-4)
+
+
+def test_steps_share_the_passes(monkeypatch):
+    """Four batches of the labels 0 1, 2 0, 1 2 and 0 1, in three steps."""
+    entry, parts = load("descent_to_delete", STEPS=3, EPOCHS=1), []
+    monkeypatch.setattr(entry, "accumulate", lambda net, part: parts.append([b[1].tolist() for b in part]))
+    entry.descend_in_ball(OneLayer(), small_loader(8, batch_size=2))
+    assert parts == [[[0, 1]], [[2, 0]], [[1, 2], [0, 1]]]
+
+
+def test_steps_on_the_retain_set_and_then_the_noise_of_its_size(monkeypatch):
+    entry, net, calls = load("descent_to_delete"), OneLayer().eval(), []
+    monkeypatch.setattr(entry, "descend_in_ball", lambda net, loader: calls.append((loader, net.training)))
+    monkeypatch.setattr(entry, "publish", lambda net, scale: calls.append(scale))
+    entry.unlearning(net, retain := small_loader(8), small_loader(6), small_loader(7))
+    assert calls == [(retain, True), entry.noise_scale(8)]

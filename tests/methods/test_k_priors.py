@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.data import Subset
 
-from tests.helpers.entries import OneLayer, load, small_faces
+from tests.helpers.entries import Faces, OneLayer, load, small_faces, small_loader
 
 
 def test_gradient_is_that_of_retraining_for_a_linear_model():
@@ -60,8 +61,48 @@ def test_adapting_raises_the_forget_loss_alone():
         torch.cat(losses()).mean().backward()
         optimizer.step()
     before = [part.mean().item() for part in losses()]
-    retain, forget = (torch.utils.data.Subset(faces, rows) for rows in (range(9), range(9, 12)))
+    retain, forget = (Subset(faces, rows) for rows in (range(9), range(9, 12)))
     load("k_priors", MEMORY=1.0, LR=0.01, BATCH=9, EPOCHS=20, PRIOR=1e-3).adapt(net, retain, forget)
     after = [part.mean().item() for part in losses()]
     assert after[1] > 2 * before[1]
     assert after[0] == pytest.approx(before[0], abs=0.3 * (after[1] - before[1]))
+
+
+def test_memory_keeps_pictures_with_the_originals_answers():
+    faces, rows = small_faces(5), torch.tensor([3, 1])
+    entry, net = load("k_priors"), OneLayer()
+    answers, labels = entry.answers_of(net, faces)
+    torch.testing.assert_close(answers, net(faces.images).softmax(dim=1).detach())
+    images, *known = entry.remembered(faces, rows, answers, labels).tensors
+    assert torch.equal(images, faces.images[rows])
+    assert torch.equal(known[0], answers[rows])
+    assert known[1].tolist() == [0, 1]
+
+
+def test_what_a_step_is_given(monkeypatch):
+    """Half of eight retain pictures, of class 0, and three forget pictures, of class 1, of eleven in all.
+
+    In the first step the net still gives the answers that it is to keep. Adam then moves each of 39 weights by its
+    rate, and the distance is to where they were before it.
+    """
+    entry, steps = load("k_priors", MEMORY=0.5, EPOCHS=2, BATCH=8, LR=0.01), []
+    adapted_loss = entry.adapted_loss
+
+    def loss(retain, forget, labels, shares, distance):
+        gaps = [(logits.softmax(dim=1) - answers).abs().max().item() for logits, answers in (retain, forget)]
+        steps.append((len(retain[0]), labels.tolist(), shares, gaps, distance.item()))
+        return adapted_loss(retain, forget, labels, shares, distance)
+
+    monkeypatch.setattr(entry, "adapted_loss", loss)
+    entry.adapt(OneLayer(), Faces([0] * 8, size=2), Faces([1] * 3, size=2))
+    assert [step[:3] for step in steps] == [(4, [1, 1, 1], [4 / 11, 3 / 11])] * 2
+    assert steps[0][3] == pytest.approx([0, 0], abs=1e-6)
+    assert [step[4] for step in steps] == pytest.approx([0, 39 * 0.01**2], rel=0.02)
+
+
+def test_the_forget_set_is_what_leaves(monkeypatch):
+    entry, net, calls = load("k_priors"), OneLayer(), []
+    monkeypatch.setattr(entry, "adapt", lambda net, *sets: calls.append((*sets, net.training)))
+    retain, forget = small_loader(8), small_loader(3)
+    entry.unlearning(net.train(), retain, forget, small_loader(5))
+    assert calls == [(retain.dataset, forget.dataset, False)]
