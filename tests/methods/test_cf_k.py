@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.helpers.entries import classes, given_net, load, loader, states
+from tests.helpers.entries import Faces, classes, given_net, load, loader, states
 
 
 @pytest.mark.parametrize("name", ["cf_k", "eu_k"])
@@ -41,3 +41,15 @@ def test_pull_to_the_start_by_hand():
     assert loss.item() == pytest.approx(functional.cross_entropy(logits, labels).item() + 1.25)
     loss.backward()
     assert parameter.grad.tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_two_steps_by_hand(monkeypatch):
+    """From w down the slope g of the retain loss, and then down g + 0.2 (w' - w), with momentum."""
+    entry, net = load("cf_k", K=0, EPOCHS=2, LR=0.5, PULL=0.2), given_net(3)
+    faces, start = Faces(classes(6, 3)), net.fc.bias.detach().clone()
+    slope = torch.tensor([1.0, -2.0, 3.0])
+    monkeypatch.setattr(entry.functional, "cross_entropy", lambda logits, labels: (logits @ slope).mean())
+    entry.unlearning(net, torch.utils.data.DataLoader(faces, batch_size=6), None, None)
+    first = -0.5 * slope
+    second = first - 0.5 * (0.9 * slope + slope + 0.2 * first)
+    torch.testing.assert_close(net.fc.bias.detach(), start + second)

@@ -5,8 +5,19 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
-from tests.helpers.entries import classes, equal, given_net, load, loader, states
+from tests.helpers.entries import (
+    OneLayer,
+    classes,
+    equal,
+    given_net,
+    load,
+    loader,
+    small_faces,
+    small_loader,
+    states,
+)
 
 
 def test_loss_by_hand():
@@ -29,3 +40,36 @@ def test_the_gradient_is_the_students_and_the_teacher_stays():
     entry.train(net, teacher, loader(classes(9, 3)))
     assert equal(teacher.state_dict(), before)
     assert not equal(net.state_dict(), fresh)
+
+
+def test_first_step_goes_down_the_loss_of_the_students_answers(monkeypatch):
+    """Adam's first step is against the sign of the slope, here that of the labels."""
+    net, teacher, faces, taught_by = OneLayer(), OneLayer(), small_faces(4), []
+    torch.nn.init.zeros_(teacher.fc.weight)
+    teacher.fc.bias.data = torch.tensor([4.0, 2.0, 1.0])
+    entry, start = load("distil_short", EPOCHS=1, WEIGHT_DECAY=0.0), copy.deepcopy(net)
+
+    def taught_loss(teacher, student, labels):
+        taught_by.extend(teacher.tolist())
+        return functional.cross_entropy(student, labels)
+
+    monkeypatch.setattr(entry, "taught_loss", taught_loss)
+    loss = functional.cross_entropy(start(faces.images), torch.tensor(faces.labels))
+    (gradient,) = torch.autograd.grad(loss, start.fc.weight)
+    entry.train(net, teacher, small_loader(4))
+    assert taught_by == [[4.0, 2.0, 1.0]] * 4
+    assert torch.equal((net.fc.weight - start.fc.weight).sign(), -gradient.sign())
+
+
+def test_a_fresh_net_is_taught_by_the_original_on_the_retain_set(monkeypatch):
+    entry, net, calls = load("distil_short"), OneLayer(), []
+    before = states(net)
+
+    def train(net, teacher, loader):
+        assert not (net.fc.weight == before["fc.weight"]).any()
+        assert equal(teacher.state_dict(), before)
+        calls.append((loader, teacher.training))
+
+    monkeypatch.setattr(entry, "train", train)
+    entry.unlearning(net, "retain", "forget", "validation")
+    assert calls == [("retain", False)]

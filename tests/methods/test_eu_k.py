@@ -1,6 +1,7 @@
 """The last stages end alike whatever they were; test_cf_k.py shows that the front is frozen."""
 
 import torch
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from tests.helpers.entries import Faces, classes, given_net, load
@@ -24,9 +25,21 @@ def test_new_stages_are_in_train_mode_and_frozen_ones_are_not(monkeypatch):
     take_step = entry.descend
 
     def step(optimizer, loss):
-        modes.append((net.layer3.training, net.bn1.training, net.layer4[0].bn1.training))
+        front = net.layer3.training or net.bn1.training or net.conv1.weight.requires_grad
+        modes.append((front, net.layer4[0].bn1.training))
         take_step(optimizer, loss)
 
     monkeypatch.setattr(entry, "descend", step)
     entry.unlearning(net, loader := DataLoader(Faces(classes(12, 3)), batch_size=4), None, None)
-    assert modes == [(False, False, True)] * 3 * len(loader)
+    assert modes == [(False, True)] * 3 * len(loader)
+
+
+def test_first_step_goes_down_the_retain_loss(monkeypatch):
+    """Adam's first step is its rate against the sign of the slope; fc alone is trained."""
+    entry, net = load("eu_k", K=0, EPOCHS=1, LR=0.01, WEIGHT_DECAY=0.0), given_net(3)
+    monkeypatch.setattr(entry, "draw_anew", lambda modules: None)
+    faces, start = Faces(classes(6, 3)), net.fc.weight.detach().clone()
+    loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+    (gradient,) = torch.autograd.grad(loss, net.fc.weight)
+    entry.unlearning(net, DataLoader(faces, batch_size=6), None, None)
+    torch.testing.assert_close(net.fc.weight.detach(), start - 0.01 * gradient.sign(), rtol=0, atol=1e-4)

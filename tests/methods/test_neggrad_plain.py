@@ -32,3 +32,11 @@ def test_forget_loss_rises_and_retain_pictures_are_not_read_without_a_tail():
     forget = torch.utils.data.DataLoader(faces, batch_size=6)
     load("neggrad_plain", ASCENTS=1).unlearning(net, None, forget, None)
     assert functional.cross_entropy(net(faces.images), labels).item() > before
+
+
+def test_all_passes_up_before_the_tail_on_the_retain_set(monkeypatch):
+    entry, steps = load("neggrad_plain", ASCENTS=3), []
+    monkeypatch.setattr(entry, "descend", lambda optimizer, loss: steps.append("up"))
+    monkeypatch.setattr(entry, "finetune", lambda net, loader, criterion: steps.append(loader))
+    entry.unlearning(OneLayer(), "retain", small_loader(8), "validation")
+    assert steps == ["up"] * 6 + ["retain"]

@@ -1,8 +1,11 @@
 """The noise goes away from the forget pictures, lies in their range, and carries retain labels."""
 
-import torch
+import copy
 
-from tests.helpers.entries import OneLayer, classes, given_net, load, loader
+import torch
+from torch.nn import functional
+
+from tests.helpers.entries import OneLayer, given_net, load, loader, small_faces, small_loader
 
 
 def test_noise_goes_away_from_the_pictures_and_stays_in_range():
@@ -36,9 +39,32 @@ def test_noise_has_retain_labels_and_ends_with_the_forget_set(monkeypatch):
     assert labels == [[1, 1, 1], [1, 1, 1, 1]] * 2
 
 
-def test_repair_reads_the_retain_set_alone(monkeypatch):
-    entry, seen = load("unsir", EPOCHS=1), []
-    monkeypatch.setattr(entry, "impair", lambda *rest: None)
-    monkeypatch.setattr(entry, "descend", lambda optimizer, loss: seen.append(loss))
-    entry.unlearning(given_net(3), loader(classes(12, 3), batch_size=4), None, None)
-    assert len(seen) == 3
+def test_one_step_of_each_stage_by_hand(monkeypatch):
+    """Noise, here the negatives of the three forget pictures, takes the first three of the four retain labels."""
+    retain, forget, nets = small_faces(4), small_faces(3), []
+    labels = torch.tensor(retain.labels)
+
+    def loss_of_noise(net):
+        return functional.cross_entropy(net(255 - forget.images), labels[:3])
+
+    def loss_of_retain(net):
+        return functional.cross_entropy(net(retain.images), labels)
+
+    stages = {"repair": lambda net: loss_of_noise(net) + loss_of_retain(net), "impair": loss_of_retain}
+    for left_out, loss in stages.items():
+        entry, net = load("unsir", EPOCHS=1, LR=0.5, WEIGHT_DECAY=0.0), OneLayer()
+        start = copy.deepcopy(net)
+        (gradient,) = torch.autograd.grad(loss(start), start.fc.weight)
+        monkeypatch.setattr(entry, "distant_noise", lambda net, images: 255 - images)
+        monkeypatch.setattr(entry, left_out, lambda *given: nets.append(given[0]))
+        entry.unlearning(net, small_loader(4), small_loader(3), None)
+        torch.testing.assert_close(net.fc.weight, start.fc.weight - 0.5 * gradient)
+    assert len(nets) == 2
+
+
+def test_stages_and_their_sets(monkeypatch):
+    entry, stages = load("unsir"), []
+    monkeypatch.setattr(entry, "impair", lambda net, *given: stages.append(given[:-1]))
+    monkeypatch.setattr(entry, "repair", lambda net, *given: stages.append(given[:-1]))
+    entry.unlearning(OneLayer(), "retain", "forget", "validation")
+    assert stages == [("retain", "forget"), ("retain",)]
