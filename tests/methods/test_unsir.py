@@ -39,6 +39,14 @@ def test_noise_has_retain_labels_and_ends_with_the_forget_set(monkeypatch):
     assert labels == [[1, 1, 1], [1, 1, 1, 1]] * 2
 
 
+def test_repair_reads_the_retain_set_alone(monkeypatch):
+    entry, seen = load("unsir", EPOCHS=1), []
+    monkeypatch.setattr(entry, "impair", lambda *rest: None)
+    monkeypatch.setattr(entry, "descend", lambda optimizer, loss: seen.append(loss))
+    entry.unlearning(OneLayer(), small_loader(12), None, None)
+    assert len(seen) == 3
+
+
 def test_one_step_of_each_stage_by_hand(monkeypatch):
     """Noise, here the negatives of the three forget pictures, takes the first three of the four retain labels."""
     retain, forget, nets = small_faces(4), small_faces(3), []
