@@ -3,8 +3,9 @@ which flattens what was memorised around each. No retain picture and no label is
 
 Source: Foster, Fogarty, Schoepf, Oztireli and Brintrup, arXiv:2402.01401 (zero-shot, Lipschitz).
 
-Reading: noise is 0.1 in units of the pictures' own standard deviation, as the source's pictures are normalised and
-ours go from 0 to 255. The noised answer is the constant one; the gradient goes through the clean picture.
+Reading: noise, and its length below the fraction, are in units of the pictures' own standard deviation, as the
+source's pictures are normalised and ours go from 0 to 255. As in its code, the pictures of a batch are summed, the
+noised answer is the constant one, and the gradient goes through the clean picture.
 
 Results: docs/methods/jit.md, from results/*/jit.json.
 """
@@ -27,11 +28,11 @@ WEIGHT_DECAY = 5e-3  # of the tail
 # METHOD
 
 
-def roughness(net, images, noise):
-    """Return the mean over pictures of |f(x) - f(x + noise)| / |noise|; the noised answer is a constant."""
+def roughness(net, images, noise, unit):
+    """Return the sum over pictures of |f(x) - f(x + noise)| / |noise|, with `noise` in units of `unit`."""
     with torch.no_grad():
-        noised = net(images + noise)
-    return ((net(images) - noised).norm(dim=1) / noise.flatten(1).norm(dim=1)).mean()
+        noised = net(images + unit * noise)
+    return ((net(images) - noised).norm(dim=1) / noise.flatten(1).norm(dim=1)).sum()
 
 
 def flatten(net, loader):
@@ -41,9 +42,9 @@ def flatten(net, loader):
     for _ in range(PASSES):
         for batch in loader:
             images, _ = unpack(batch, device_of(net))
-            scale = NOISE * images.std()
-            noises = (scale * torch.randn_like(images) for _ in range(COPIES))
-            descend(optimizer, sum(roughness(net, images, noise) for noise in noises) / COPIES)
+            unit = images.std().clamp(min=1)  # 1 for pictures of one colour
+            noises = (NOISE * torch.randn_like(images) for _ in range(COPIES))
+            descend(optimizer, sum(roughness(net, images, noise, unit) for noise in noises) / COPIES)
 
 
 # SHARED: tail
