@@ -1,5 +1,5 @@
 """Influence step: one Newton-like step from where the net is to where it would be without the forget set, with the
-curvature from gradients of the retain set. A short fine-tuning follows.
+curvature from gradients of the retain set. A short fine-tuning can follow.
 
 Source: Koh and Liang, arXiv:1703.04730, for the step; Jia and others, arXiv:2304.04934, for its use with
 WoodFisher.

@@ -5,7 +5,8 @@ Source: toshi_k and marvelworld, fifth in the organisers' final list and "6th pl
 discussion 458531.
 
 Reading: the half of their entry that is known. Each of their runs took either this or a relabelling whose rates
-and thresholds are not public; this half alone scored 0.072 of the mixture's 0.079 there.
+and thresholds are not public; this half alone had 0.072 on the public leaderboard, and the mixture 0.079 on the
+private one.
 
 Results: docs/methods/transposed_weights.md, from results/*/transposed_weights.json.
 """
