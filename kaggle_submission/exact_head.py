@@ -33,6 +33,8 @@ WEIGHT_DECAY = 5e-3  # of the tail
 
 # METHOD
 
+NEVER = -1e4  # bias of a class of which no retain picture is left
+
 
 @torch.no_grad()
 def features_of(net, dataset, rows):
@@ -113,7 +115,7 @@ def class_statistics_head(x, y, x_f, y_f):
     scatter = (squares[:-1, :-1] - (counts[:, None] * means).T @ means) / counts.sum()
     round_scatter = scatter.trace() / len(scatter) * identity(scatter)
     weights = torch.linalg.solve(scatter.lerp(round_scatter, SHRINKAGE), means.T)
-    bias = (counts.clamp(min=1) / counts.sum()).log() - (means.T * weights).sum(dim=0) / 2
+    bias = (counts / counts.sum()).log().clamp(min=NEVER) - (means.T * weights).sum(dim=0) / 2
     return torch.cat([weights, bias[None]])
 
 
@@ -123,7 +125,8 @@ def prototypes_head(x, y, x_f, y_f):
     means = (totals / counts.clamp(min=1)[:, None])[:, :-1]
     spread = (squares.diagonal()[:-1].sum() - (counts * means.square().sum(dim=1)).sum()) / counts.sum()
     variance = (spread / means.shape[1]).clamp(min=1e-12)
-    return torch.cat([means.T, -means.square().sum(dim=1)[None] / 2]) / variance
+    bias = torch.where(counts > 0, -means.square().sum(dim=1) / 2 / variance, NEVER)
+    return torch.cat([means.T / variance, bias[None]])
 
 
 @torch.no_grad()

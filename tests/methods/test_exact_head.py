@@ -41,6 +41,16 @@ def test_summed_heads_after_deletion_are_those_of_the_retain_rows(rows, head):
     assert (kept - refitted).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("head", ["class_statistics_head", "prototypes_head"])
+def test_a_class_of_which_nothing_is_left_is_no_answer(rows, head):
+    x_r, _, x_f, _ = rows
+    labels = torch.tensor([index % 2 for index in range(60)] + [2] * 6)
+    y = functional.one_hot(labels, 3).double()
+    made = getattr(load("exact_head"), head)(torch.cat([x_r, x_f]), y, x_f, y[60:])
+    assert made.isfinite().all()
+    assert (torch.cat([0.01 * x_r, x_r, x_f]) @ made).argmax(dim=1).max() == 1
+
+
 def test_class_statistics_are_log_posteriors(rows):
     """Of normal classes with one covariance: against the densities."""
     x_r, y_r, x_f, y_f = rows
