@@ -4,7 +4,8 @@
     python -m studies.boards runs/default --board builtin --only my_entry
 
 The run folder holds leaderboard.json; where `report --rules notebook` was run as well, those scores are kept
-beside the official ones. Numbers of other entries on the board stay as they are.
+beside the official ones. Numbers of other entries on the board stay as they are, and its ties leave out an entry
+whose score is another one now.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
     notebook = run / "leaderboard-notebook.json"
     boards = {"official": official} | ({"notebook": read(notebook)} if notebook.is_file() else {})
     hashes = dict.fromkeys(REFERENCES) | {e["name"]: e["hash"] for e in read(run / "run.json")["entries"]}
-    made = _provenance(official)
+    made, moved = _provenance(official), set()
     for row in official["rows"]:
         if only and row["entry"] not in only:
             continue
@@ -75,8 +76,13 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
         claim |= {part: row[part] for part in BY_ENTRY}
         if row["forecast"]:
             claim["forecast"] = {p: row["forecast"][p] for p in ("n_models", "score", "score_low", "score_high")}
-        _write(folder / f"{row['entry'].replace(' ', '_')}.json", claim)
+        path = folder / f"{row['entry'].replace(' ', '_')}.json"
+        if path.is_file() and read(path)["rules"]["official"]["score"] != row["score"]:
+            moved.add(row["entry"])
+        _write(path, claim)
     if only and (folder / "board.json").is_file():
+        kept = read(folder / "board.json")
+        _write(folder / "board.json", kept | {"ties": _without(kept["ties"], moved)})
         return
     data, settings = official["data"], official["provenance"]["settings"]
     about = {"board": folder.name, "data": {"name": data["name"]}}
@@ -85,6 +91,15 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
     about["settings"]["recipe"] = settings["recipe"]["name"]
     about |= {name: official[name] for name in ("n_models", "n_originals", "n_retrained", "to_forget", "ties")}
     _write(folder / "board.json", about | made)
+
+
+def _without(ties: list[dict[str, Any]], moved: set[str]) -> list[dict[str, Any]]:
+    """Return the ties that stand, the first entry of each being what the others were held against."""
+    left = [tie | {"entries": [e for e in tie["entries"] if e not in moved]} for tie in ties]
+    return [
+        tie for tie, old in zip(left, ties, strict=True)
+        if tie["entries"][:1] == old["entries"][:1] and len(tie["entries"]) > 1
+    ]  # fmt: skip
 
 
 def claims(folder: Path) -> list[dict[str, Any]]:

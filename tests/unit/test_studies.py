@@ -252,6 +252,22 @@ def test_entries_that_are_not_named_keep_their_numbers(run, tmp_path):
     assert boards.read(kept / "slow.json")["rules"]["official"]["score"] == 0.125
 
 
+@pytest.mark.parametrize(
+    ("moved", "left"),
+    [(["slow"], [["retrained", "mine"]]), (["mine"], [["retrained", "slow"]]), (["retrained"], [])],
+)
+def test_ties_leave_out_what_has_another_score_now(run, tmp_path, moved, left):
+    kept = tmp_path / "kept"
+    board = boards.read(run / "leaderboard.json")
+    board["ties"] = [{"entries": ["retrained", "mine", "slow"], "n_models": 3}]
+    (run / "leaderboard.json").write_text(json.dumps(board))
+    boards.keep(run, kept)
+    board["rows"] = [row | {"score": 0.125 if row["entry"] in moved else row["score"]} for row in board["rows"]]
+    (run / "leaderboard.json").write_text(json.dumps(board))
+    boards.keep(run, kept, only=["mine", "slow", "retrained"])
+    assert [tie["entries"] for tie in boards.about(kept)["ties"]] == left
+
+
 def test_a_board_of_another_run_than_the_record_is_refused(run, tmp_path):
     (run / "run.json").write_text(json.dumps({"entries": []}))
     with pytest.raises(KeyError, match="mine"):
