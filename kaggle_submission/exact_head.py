@@ -33,7 +33,7 @@ WEIGHT_DECAY = 5e-3  # of the tail
 
 # METHOD
 
-NEVER = -1e4  # bias of a class of which no retain picture is left
+UNDER = 1e4  # the logit of a class without retain pictures is so far under that of the largest class
 
 
 @torch.no_grad()
@@ -108,6 +108,13 @@ def without(x, y, x_f, y_f):
     return y.sum(dim=0) - y_f.sum(dim=0), y.T @ x - y_f.T @ x_f, x.T @ x - x_f.T @ x_f
 
 
+def without_answer(head, counts):
+    """Put the logit of a class of which nothing is left under that of the largest class, whatever the features."""
+    head[:, counts == 0] = head[:, counts.argmax(), None]
+    head[-1, counts == 0] -= UNDER
+    return head
+
+
 def class_statistics_head(x, y, x_f, y_f):
     """Return the head of linear discriminant analysis ``[d, K]`` from sums that the forget rows are taken from."""
     counts, totals, squares = without(x, y, x_f, y_f)
@@ -115,8 +122,8 @@ def class_statistics_head(x, y, x_f, y_f):
     scatter = (squares[:-1, :-1] - (counts[:, None] * means).T @ means) / counts.sum()
     round_scatter = scatter.trace() / len(scatter) * identity(scatter)
     weights = torch.linalg.solve(scatter.lerp(round_scatter, SHRINKAGE), means.T)
-    bias = (counts / counts.sum()).log().clamp(min=NEVER) - (means.T * weights).sum(dim=0) / 2
-    return torch.cat([weights, bias[None]])
+    bias = (counts.clamp(min=1) / counts.sum()).log() - (means.T * weights).sum(dim=0) / 2
+    return without_answer(torch.cat([weights, bias[None]]), counts)
 
 
 def prototypes_head(x, y, x_f, y_f):
@@ -125,8 +132,7 @@ def prototypes_head(x, y, x_f, y_f):
     means = (totals / counts.clamp(min=1)[:, None])[:, :-1]
     spread = (squares.diagonal()[:-1].sum() - (counts * means.square().sum(dim=1)).sum()) / counts.sum()
     variance = (spread / means.shape[1]).clamp(min=1e-12)
-    bias = torch.where(counts > 0, -means.square().sum(dim=1) / 2 / variance, NEVER)
-    return torch.cat([means.T / variance, bias[None]])
+    return without_answer(torch.cat([means.T, -means.square().sum(dim=1)[None] / 2]) / variance, counts)
 
 
 @torch.no_grad()

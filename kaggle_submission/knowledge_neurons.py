@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 SHARE = 0.3  # of the neurons that are looked at: at most so many are cut off
 STEPS = 10  # of the path from zero to the neurons' values; the source has 20, at twice the time
 THRESHOLD = 0.2  # of the largest attribution, which a neuron needs to be named by a picture; the source's
-STAGES = 2  # of the four, from the back, whose blocks are looked at; 4 takes four times the time
+STAGES = 2  # of the four, from the back, whose blocks are looked at; 4 takes about three times the time
 BATCH = 64  # pictures at a time
 TAIL_EPOCHS = 0  # passes of fine-tuning on the retain set afterwards; 1 repairs and adds spread
 LR = 1e-4  # of the tail: Adam, as in finetune.py

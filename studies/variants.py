@@ -3,8 +3,8 @@
     python -m studies.variants "gisa LR=1e-4,1e-3 ADAPT=tensor,none" "finetune LR=1e-3" --data data/synthetic1
 
 A variant is the name of an entry and the settings that differ; several values of a setting, with commas, give
-every combination, and a comma inside brackets belongs to its value. Finished runs of the same run folder are used
-again. A pack has to be of the same data, recipe and width. Tune on data that you do not report. With
+every combination, and a comma inside round brackets belongs to its value. Finished runs of the same run folder
+are used again. A pack has to be of the same data, recipe and width. Tune on data that you do not report. With
 ``--over-limit`` variants are scored as if there were no time limit, and end at twice the time of retraining.
 """
 

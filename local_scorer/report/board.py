@@ -85,7 +85,7 @@ def collect(run: Run, rules: str | None = None, time_limit: bool = True) -> Lead
 
     Args:
         rules: "official" or "notebook"; the run's own by default.
-        time_limit: False, for study, scores entries over the time limit as if there were none.
+        time_limit: False, for study, scores what is over the time limit and came to its end.
 
     Raises:
         ValueError: results of the original or the retrained models are missing or damaged.

@@ -46,9 +46,13 @@ def test_a_class_of_which_nothing_is_left_is_no_answer(rows, head):
     x_r, _, x_f, _ = rows
     labels = torch.tensor([index % 2 for index in range(60)] + [2] * 6)
     y = functional.one_hot(labels, 3).double()
-    made = getattr(load("exact_head"), head)(torch.cat([x_r, x_f]), y, x_f, y[60:])
+    means = 5.0 + 5.0 * labels[:, None]  # of tight classes: every logit lies far below 0 near the origin
+    x = torch.cat([means + 0.01 * torch.cat([x_r, x_f])[:, :-1], torch.ones(66, 1)], dim=1).double()
+    made = getattr(load("exact_head"), head)(x, y, x[60:], y[60:])
     assert made.isfinite().all()
-    assert (torch.cat([0.01 * x_r, x_r, x_f]) @ made).argmax(dim=1).max() == 1
+    near_nothing = 0.1 * x_r[:, :-1].abs()
+    answers = torch.cat([functional.pad(near_nothing, (0, 1), value=1.0), x]) @ made
+    assert answers.argmax(dim=1).max() == 1
 
 
 def test_class_statistics_are_log_posteriors(rows):
