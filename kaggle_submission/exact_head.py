@@ -33,8 +33,6 @@ WEIGHT_DECAY = 5e-3  # of the tail
 
 # METHOD
 
-UNDER = 1e4  # the logit of a class without retain pictures is so far under that of the largest class
-
 
 @torch.no_grad()
 def features_of(net, dataset, rows):
@@ -104,35 +102,30 @@ def newton_change(x, y, x_f, y_f):
 
 
 def without(x, y, x_f, y_f):
-    """Return class counts, class sums and sums of squares over all rows, less those over the forget rows."""
-    return y.sum(dim=0) - y_f.sum(dim=0), y.T @ x - y_f.T @ x_f, x.T @ x - x_f.T @ x_f
-
-
-def without_answer(head, counts):
-    """Put the logit of a class of which nothing is left under that of the largest class, whatever the features."""
-    head[:, counts == 0] = head[:, counts.argmax(), None]
-    head[-1, counts == 0] -= UNDER
-    return head
+    """Return class counts and means and sums of squares over all rows less the forget rows; an empty class has the
+    mean of the largest one, under whose logit its bias then puts it whatever the features."""
+    counts = y.sum(dim=0) - y_f.sum(dim=0)
+    means = ((y.T @ x - y_f.T @ x_f) / counts.clamp(min=1)[:, None])[:, :-1]
+    means[counts == 0] = means[counts.argmax()]
+    return counts, means, x.T @ x - x_f.T @ x_f
 
 
 def class_statistics_head(x, y, x_f, y_f):
     """Return the head of linear discriminant analysis ``[d, K]`` from sums that the forget rows are taken from."""
-    counts, totals, squares = without(x, y, x_f, y_f)
-    means = (totals / counts.clamp(min=1)[:, None])[:, :-1]
+    counts, means, squares = without(x, y, x_f, y_f)
     scatter = (squares[:-1, :-1] - (counts[:, None] * means).T @ means) / counts.sum()
     round_scatter = scatter.trace() / len(scatter) * identity(scatter)
     weights = torch.linalg.solve(scatter.lerp(round_scatter, SHRINKAGE), means.T)
-    bias = (counts.clamp(min=1) / counts.sum()).log() - (means.T * weights).sum(dim=0) / 2
-    return without_answer(torch.cat([weights, bias[None]]), counts)
+    bias = (counts.clamp(min=1e-300) / counts.sum()).log() - (means.T * weights).sum(dim=0) / 2
+    return torch.cat([weights, bias[None]])
 
 
 def prototypes_head(x, y, x_f, y_f):
     """Return the head whose logits are -|z - mean of the class|^2 / 2, in units of the mean variance."""
-    counts, totals, squares = without(x, y, x_f, y_f)
-    means = (totals / counts.clamp(min=1)[:, None])[:, :-1]
+    counts, means, squares = without(x, y, x_f, y_f)
     spread = (squares.diagonal()[:-1].sum() - (counts * means.square().sum(dim=1)).sum()) / counts.sum()
     variance = (spread / means.shape[1]).clamp(min=1e-12)
-    return without_answer(torch.cat([means.T, -means.square().sum(dim=1)[None] / 2]) / variance, counts)
+    return torch.cat([means.T, -(means.square().sum(dim=1) / 2 + 1e6 * (counts == 0))[None]]) / variance
 
 
 @torch.no_grad()
