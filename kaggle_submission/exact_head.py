@@ -33,7 +33,6 @@ WEIGHT_DECAY = 5e-3  # of the tail
 
 # METHOD
 
-
 @torch.no_grad()
 def features_of(net, dataset, rows):
     """Return pooled features with a last column of ones, float64 ``[n, d + 1]``, and labels of the given rows."""
