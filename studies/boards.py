@@ -95,11 +95,9 @@ def keep(run: Path, folder: Path, only: list[str] | None = None) -> None:
 
 def _without(ties: list[dict[str, Any]], moved: set[str]) -> list[dict[str, Any]]:
     """Return the ties that stand, the first entry of each being what the others were held against."""
-    left = [tie | {"entries": [e for e in tie["entries"] if e not in moved]} for tie in ties]
-    return [
-        tie for tie, old in zip(left, ties, strict=True)
-        if tie["entries"][:1] == old["entries"][:1] and len(tie["entries"]) > 1
-    ]  # fmt: skip
+    standing = [tie for tie in ties if tie["entries"][0] not in moved]
+    left = [tie | {"entries": [name for name in tie["entries"] if name not in moved]} for tie in standing]
+    return [tie for tie in left if len(tie["entries"]) > 1]
 
 
 def claims(folder: Path) -> list[dict[str, Any]]:

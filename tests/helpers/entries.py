@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from local_scorer import validate
@@ -89,6 +91,23 @@ def small_faces(n: int, n_classes: int = 3) -> Faces:
 def small_loader(n: int, n_classes: int = 3, batch_size: int = 4) -> DataLoader:
     """Return a loader for `OneLayer`, in order."""
     return DataLoader(small_faces(n, n_classes), batch_size=batch_size)
+
+
+def loss_of(net: nn.Module, faces: Faces) -> torch.Tensor:
+    """Return the mean cross-entropy of the net on all the pictures."""
+    return functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+
+
+def rates_of_steps(entry: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list into which the learning rate goes with each step that the entry takes from now on."""
+    rates, take_step = [], entry.descend
+
+    def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        take_step(optimizer, loss)
+
+    monkeypatch.setattr(entry, "descend", step)
+    return rates
 
 
 def states(net: nn.Module) -> dict[str, torch.Tensor]:

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
-from tests.helpers.entries import OneLayer, load, small_faces, small_loader
+from tests.helpers.entries import OneLayer, load, loss_of, small_faces, small_loader
 
 
 def test_noise_by_the_sources_constants():
@@ -21,7 +20,7 @@ def test_one_step_by_hand():
     """Over four pictures in batches of two, at a rate of 2 / (SMOOTH + STRONG) = 0.25."""
     net, faces = OneLayer(), small_faces(4)
     weight = net.fc.weight.detach().clone()
-    loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+    loss = loss_of(net, faces)
     (gradient,) = torch.autograd.grad(loss, [net.fc.weight])
     settings = {"STEPS": 1, "EPOCHS": 1, "SMOOTH": 7.0, "STRONG": 1.0, "RADIUS": 1e6, "WEIGHT_DECAY": 0.1}
     load("descent_to_delete", **settings).descend_in_ball(net, small_loader(4, batch_size=2))

@@ -1,10 +1,9 @@
 """The last stages end alike whatever they were; test_cf_k.py shows that the front is frozen."""
 
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tests.helpers.entries import Faces, classes, given_net, load
+from tests.helpers.entries import Faces, classes, given_net, load, loss_of
 
 
 def test_the_last_stages_do_not_depend_on_what_they_were():
@@ -39,7 +38,7 @@ def test_first_step_goes_down_the_retain_loss(monkeypatch):
     entry, net = load("eu_k", K=0, EPOCHS=1, LR=0.01, WEIGHT_DECAY=0.0), given_net(3)
     monkeypatch.setattr(entry, "draw_anew", lambda modules: None)
     faces, start = Faces(classes(6, 3)), net.fc.weight.detach().clone()
-    loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+    loss = loss_of(net, faces)
     (gradient,) = torch.autograd.grad(loss, net.fc.weight)
     entry.unlearning(net, DataLoader(faces, batch_size=6), None, None)
     torch.testing.assert_close(net.fc.weight.detach(), start - 0.01 * gradient.sign(), rtol=0, atol=1e-4)

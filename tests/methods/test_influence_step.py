@@ -3,9 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
-from tests.helpers.entries import OneLayer, load, small_faces, small_loader
+from tests.helpers.entries import OneLayer, load, loss_of, small_faces, small_loader
 
 
 def test_inverse_by_hand():
@@ -54,7 +53,7 @@ def test_the_whole_step_by_hand(monkeypatch):
     start = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
 
     def gradient(faces):
-        loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+        loss = loss_of(net, faces)
         return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(net.parameters()))])
 
     of_forget, of_retain = gradient(small_faces(6)), gradient(small_faces(4))

@@ -17,6 +17,7 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    loss_of,
     small_faces,
     small_loader,
     states,
@@ -111,6 +112,6 @@ def test_pruned_then_trained_then_rounded(monkeypatch):
 def test_training_goes_down(monkeypatch):
     entry, net = load("prune_entropy", EPOCHS=20, LR=0.1), OneLayer()
     teacher, faces = copy.deepcopy(net), small_faces(4)
-    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    before = loss_of(net, faces).item()
     entry.finetune(net, teacher, small_loader(4), None)
-    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
+    assert loss_of(net, faces).item() < before

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from tests.helpers.entries import (
     OneLayer,
@@ -15,6 +14,7 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    loss_of,
     small_faces,
     small_loader,
     states,
@@ -61,6 +61,6 @@ def test_masked_first_and_then_trained_on_the_retain_set(monkeypatch):
 
 def test_training_goes_down():
     entry, net, faces = load("random_mask", EPOCHS=20), OneLayer(), small_faces(4)
-    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    before = loss_of(net, faces).item()
     entry.finetune(net, small_loader(4))
-    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
+    assert loss_of(net, faces).item() < before

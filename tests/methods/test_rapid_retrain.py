@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch.nn import functional
 
-from tests.helpers.entries import OneLayer, given_net, load, small_faces, small_loader, states
+from tests.helpers.entries import OneLayer, given_net, load, loss_of, small_faces, small_loader, states
 
 
 def test_curvature_by_hand():
@@ -70,7 +69,7 @@ def test_only_the_back_starts_anew_and_the_retain_set_trains_it(monkeypatch, n):
 def test_training_descends_by_the_curvature():
     """A first step on one batch of n, of squared gradients: LR g / (n g^2 + DAMPING)."""
     net, faces = OneLayer().eval(), small_faces(6)
-    loss = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels))
+    loss = loss_of(net, faces)
     (slope,) = torch.autograd.grad(loss, net.fc.weight)
     expected = net.fc.weight.detach() - 0.01 * slope / (6 * slope.square() + 0.5)
     load("rapid_retrain", CURVATURE="fisher", LR=0.01, DAMPING=0.5).train(net, small_loader(6, batch_size=6))

@@ -16,6 +16,7 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    rates_of_steps,
     small_faces,
     small_loader,
     states,
@@ -115,13 +116,7 @@ def test_warm_up_and_training_go_down():
 
 
 def test_rate_of_training_falls_to_zero_by_cosine(monkeypatch):
-    entry, rates = load("reset_distil", EPOCHS=2), []
-    take_step = entry.descend
-
-    def step(optimizer, loss):
-        rates.append(optimizer.param_groups[0]["lr"])
-        take_step(optimizer, loss)
-
-    monkeypatch.setattr(entry, "descend", step)
+    entry = load("reset_distil", EPOCHS=2)
+    rates = rates_of_steps(entry, monkeypatch)
     entry.train(OneLayer(), OneLayer(), small_loader(8))
     assert rates == pytest.approx([entry.LR * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])

@@ -13,6 +13,7 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    loss_of,
     small_faces,
     small_loader,
     states,
@@ -121,6 +122,6 @@ def test_the_masked_weights_are_drawn_before_training_and_the_others_are_slow_in
 
 def test_training_goes_down():
     entry, net, faces = load("targeted_reinit", EPOCHS=20), OneLayer(), small_faces(4)
-    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    before = loss_of(net, faces).item()
     entry.finetune(net, small_loader(4))
-    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
+    assert loss_of(net, faces).item() < before

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from tests.helpers.entries import (
     OneLayer,
@@ -15,6 +14,8 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    loss_of,
+    rates_of_steps,
     small_faces,
     small_loader,
     states,
@@ -63,20 +64,14 @@ def test_transposed_first_and_then_trained_on_the_retain_set(monkeypatch):
 
 
 def test_rate_falls_to_zero_by_cosine(monkeypatch):
-    entry, rates = load("transposed_weights", EPOCHS=2), []
-    take_step = entry.descend
-
-    def step(optimizer, loss):
-        rates.append(optimizer.param_groups[0]["lr"])
-        take_step(optimizer, loss)
-
-    monkeypatch.setattr(entry, "descend", step)
+    entry = load("transposed_weights", EPOCHS=2)
+    rates = rates_of_steps(entry, monkeypatch)
     entry.finetune(OneLayer(), small_loader(8))
     assert rates == pytest.approx([entry.LR * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
 
 
 def test_training_goes_down():
     entry, net, faces = load("transposed_weights", EPOCHS=20), OneLayer(), small_faces(4)
-    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    before = loss_of(net, faces).item()
     entry.finetune(net, small_loader(4))
-    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
+    assert loss_of(net, faces).item() < before

@@ -14,6 +14,8 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    loss_of,
+    rates_of_steps,
     small_faces,
     small_loader,
     states,
@@ -47,14 +49,8 @@ def test_loss_is_the_mean_times_the_mean_weight_and_no_weighted_mean():
 
 
 def test_late_noise_comes_once_before_the_last_quarter(monkeypatch):
-    entry, events = load("vision_confuser", EPOCHS=2), []
-    take_step = entry.descend
-
-    def step(optimizer, loss):
-        events.append(optimizer.param_groups[0]["lr"])
-        take_step(optimizer, loss)
-
-    monkeypatch.setattr(entry, "descend", step)
+    entry = load("vision_confuser", EPOCHS=2)
+    events = rates_of_steps(entry, monkeypatch)
     monkeypatch.setattr(entry, "add_noise", lambda net, scale: events.append(f"noise {scale}"))
     entry.unlearning(given_net(3), loader(classes(16, 3), batch_size=4), loader([0]), None)
     assert [index for index, event in enumerate(events) if isinstance(event, str)] == [0, 7]
@@ -83,6 +79,6 @@ def test_noise_is_added_to_the_weights():
 
 def test_training_goes_down():
     entry, net, faces = load("vision_confuser", EPOCHS=20, LATE_NOISE=0.0), OneLayer(), small_faces(4)
-    before = functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item()
+    before = loss_of(net, faces).item()
     entry.finetune(net, small_loader(4), torch.ones(3))
-    assert functional.cross_entropy(net(faces.images), torch.tensor(faces.labels)).item() < before
+    assert loss_of(net, faces).item() < before

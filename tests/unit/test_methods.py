@@ -17,6 +17,7 @@ from tests.helpers.entries import (
     given_net,
     load,
     loader,
+    rates_of_steps,
     small_faces,
     small_loader,
     states,
@@ -95,14 +96,8 @@ def test_a_misspelt_setting_is_no_other_setting(name, setting):
 @pytest.mark.parametrize("decay", [False, True])
 def test_learning_rate_falls_to_zero_if_asked(name, decay, monkeypatch):
     """Two epochs of three batches: six cosine steps."""
-    entry, rates = load(name, EPOCHS=2, DECAY=decay), []
-    take_step = entry.descend
-
-    def step(optimizer, loss):
-        rates.append(optimizer.param_groups[0]["lr"])
-        take_step(optimizer, loss)
-
-    monkeypatch.setattr(entry, "descend", step)
+    entry = load(name, EPOCHS=2, DECAY=decay)
+    rates = rates_of_steps(entry, monkeypatch)
     entry.unlearning(given_net(3), loader(classes(12, 3), batch_size=4), loader(classes(4, 3)), Untouchable())
     cosine = [entry.LR * (1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
     assert rates == pytest.approx(cosine if decay else 6 * [entry.LR], abs=0)
